@@ -1,0 +1,714 @@
+//! The topics that one worker orders: it is their *home*.
+//!
+//! A home gives each message its offset and appends it to the log, as long as the log's head is within the
+//! window of what every interested worker has swept (its floor). What does not fit waits here, in order,
+//! and whoever sent it is held back: a connection of this worker is not read, another worker has not got
+//! its credit back. So overload becomes push-back, never a drop.
+//!
+//! Effects are read out by the caller: [`Homes::dirty`] topics to post, [`Homes::released`] senders to let go.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use foldhash::quality::FixedState;
+use smallvec::SmallVec;
+
+use super::{
+    ids::{ConnectionId, Epoch, Key, Mark, Position, Tick, WorkerId},
+    limits::{Charge, Gauge, Window},
+    log::{Extent, Log, LogFull, Unit},
+    name::TopicName,
+};
+
+/// A topic that was quiet for this long lets go of its segments.
+const QUIET: u32 = Tick::PER_SECOND;
+
+/// The worker that orders `name`, out of `workers` (≥ 1): rendezvous hashing, the same on all workers that
+/// share `seed`.
+pub fn home_of(name: &TopicName, workers: u16, seed: u64) -> WorkerId {
+    use std::hash::BuildHasher;
+    let hash = FixedState::with_seed(seed).hash_one(name.as_str());
+    let weight = |worker: u16| scramble(hash ^ u64::from(worker).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    WorkerId((0..workers.max(1)).max_by_key(|&worker| weight(worker)).unwrap_or(0))
+}
+
+/// Mixes all bits of a number into all bits of another (the finisher of SplitMix64).
+fn scramble(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// Who waits for a message to be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sender {
+    /// A connection of this worker.
+    Connection(ConnectionId),
+    /// Another worker, whose request holds a credit of this many bytes.
+    Worker(WorkerId, usize),
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Published {
+    /// It has its offset.
+    Taken,
+    /// It waits in the topic's queue; its sender is named in [`Homes::released`] once it was taken.
+    Held,
+    /// The topic does not exist and no further one may be created. The message is dropped.
+    TooManyTopics,
+}
+
+/// The number of topics is at its bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooManyTopics;
+
+/// A range of a log that one subscription must not get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Except {
+    /// Whose subscription.
+    pub connection: ConnectionId,
+    /// First position left out.
+    pub from: Position,
+    /// First position after the range.
+    pub to: Position,
+}
+
+/// What a worker learns of a log: how far it may read, with the right to do so.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The worker's lane.
+    pub lane: Key,
+    /// The topic at its home, for the floors that come back.
+    pub topic: Key,
+    /// The topic's life.
+    pub epoch: Epoch,
+    /// All before it may be read.
+    pub head: Mark,
+    /// What was appended since the last time.
+    pub extents: SmallVec<[Extent; 1]>,
+    /// What must be left out for single subscriptions.
+    pub excepts: Vec<Except>,
+}
+
+impl Head {
+    /// Takes in a newer one for the same lane, so that both are one piece of mail.
+    pub fn conflate(&mut self, newer: Head) {
+        self.topic = newer.topic;
+        self.epoch = newer.epoch;
+        self.head = newer.head;
+        for extent in newer.extents {
+            match self.extents.last_mut() {
+                Some(last) if last.start().position == extent.start().position => *last = extent,
+                _ => self.extents.push(extent),
+            }
+        }
+        self.excepts.extend(newer.excepts);
+    }
+}
+
+/// A worker that has subscriptions to a topic.
+struct Interest {
+    worker: WorkerId,
+    lane: Key,
+    /// What its swept part surely has.
+    floor: Mark,
+    /// Up to where its head was posted.
+    sent: Position,
+    /// In that worker's dirty list.
+    dirty: bool,
+    excepts: Vec<Except>,
+}
+
+struct Held {
+    unit: Bytes,
+    exclude: Option<ConnectionId>,
+    sender: Sender,
+}
+
+struct Topic {
+    name: TopicName,
+    epoch: Epoch,
+    log: Log,
+    interests: Vec<Interest>,
+    /// The lowest floor.
+    floor: Mark,
+    #[expect(clippy::box_collection, reason = "a topic that holds nothing back pays 8 bytes, not 32")]
+    held: Option<Box<VecDeque<Held>>>,
+    active_at: Tick,
+    /// In the list of topics that may have segments.
+    listed_live: bool,
+    /// In the list of topics that may vanish.
+    listed_idle: bool,
+    /// In the list of topics that wait for log bytes.
+    listed_starved: bool,
+    _charge: Charge,
+}
+
+struct Slot {
+    generation: u32,
+    topic: Option<Topic>,
+}
+
+/// Bounds of the topics of one worker.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How far the head may be before the lowest floor.
+    pub window: Window,
+    /// Ticks after which an idle topic vanishes.
+    pub idle: u32,
+    /// All topics of the process.
+    pub topics: Arc<Gauge>,
+    /// Bytes of all logs of the process.
+    pub logs: Arc<Gauge>,
+}
+
+/// The topics whose home one worker is.
+pub struct Homes {
+    limits: Limits,
+    names: HashMap<TopicName, u32, FixedState>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Per worker: topics whose head it has not been told.
+    dirty: Vec<Vec<Key>>,
+    released: Vec<Sender>,
+    live: VecDeque<(Tick, Key)>,
+    idle: VecDeque<(Tick, Key)>,
+    /// Topics whose next message found the logs' bound reached.
+    starved: VecDeque<Key>,
+    epochs: u64,
+    taken: u64,
+}
+
+impl Homes {
+    /// No topics yet, on one of `workers` workers. Hashes and epochs depend on `seed`.
+    pub fn new(limits: Limits, workers: usize, seed: u64) -> Homes {
+        Homes {
+            limits,
+            names: HashMap::with_hasher(FixedState::with_seed(seed)),
+            slots: Vec::new(),
+            free: Vec::new(),
+            dirty: (0..workers).map(|_| Vec::new()).collect(),
+            released: Vec::new(),
+            live: VecDeque::new(),
+            idle: VecDeque::new(),
+            starved: VecDeque::new(),
+            epochs: scramble(seed),
+            taken: 0,
+        }
+    }
+
+    /// Topics that live here.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether no topic lives here.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Messages that got an offset here since the start.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Publishes one message: appends it, or keeps it until the window has room.
+    pub fn publish(
+        &mut self,
+        name: &TopicName,
+        unit: Unit<'_>,
+        exclude: Option<ConnectionId>,
+        sender: Sender,
+        now: Tick,
+    ) -> Published {
+        let Ok(key) = self.find_or_create(name, now) else { return Published::TooManyTopics };
+        let topic = self.slots[key.index as usize].topic.as_mut().expect("just found");
+        topic.active_at = now;
+        if topic.held.is_none() && topic.has_room(unit.bytes().len(), self.limits.window) {
+            // What is borrowed can be tried and kept; what is owned costs a reference to try.
+            let attempt = match &unit {
+                Unit::Borrowed(bytes) => Unit::Borrowed(bytes),
+                Unit::Owned(bytes) => Unit::Owned(bytes.clone()),
+            };
+            match self.append(key, attempt, exclude, now) {
+                Ok(()) => return Published::Taken,
+                Err(LogFull) => self.starve(key),
+            }
+        }
+        let held = Held { unit: unit.into_owned(), exclude, sender };
+        self.topic_mut(key).expect("just found").held.get_or_insert_default().push_back(held);
+        Published::Held
+    }
+
+    /// A worker has its first subscription to a topic, or wants to hear of it again: creates the topic if
+    /// need be. The worker's first [`Head`] says where its view begins.
+    ///
+    /// # Errors
+    /// [`TooManyTopics`]
+    pub fn join(
+        &mut self,
+        name: &TopicName,
+        worker: WorkerId,
+        lane: Key,
+        now: Tick,
+    ) -> Result<(), TooManyTopics> {
+        let key = self.find_or_create(name, now)?;
+        let topic = self.topic_mut(key).expect("just found");
+        topic.interests.retain(|interest| interest.worker != worker);
+        let head = topic.log.head();
+        topic.interests.push(Interest {
+            worker,
+            lane,
+            floor: head,
+            sent: head.position,
+            dirty: true,
+            excepts: Vec::new(),
+        });
+        topic.settle_floor();
+        self.dirty[worker.index()].push(key);
+        Ok(())
+    }
+
+    /// A worker has no more subscriptions to a topic.
+    pub fn leave(&mut self, name: &TopicName, worker: WorkerId, lane: Key, now: Tick) {
+        let Some(&index) = self.names.get(name) else { return };
+        let key = Key { index, generation: self.slots[index as usize].generation };
+        let topic = self.topic_mut(key).expect("named topics exist");
+        topic.interests.retain(|interest| interest.worker != worker || interest.lane != lane);
+        topic.settle_floor();
+        topic.active_at = now;
+        if topic.interests.is_empty() && !topic.listed_idle {
+            topic.listed_idle = true;
+            self.idle.push_back((now, key));
+        }
+        self.take_held(key, now);
+    }
+
+    /// A worker's swept subscriptions all have what lies before `floor`.
+    pub fn raise_floor(&mut self, key: Key, worker: WorkerId, lane: Key, floor: Mark, now: Tick) {
+        let Some(topic) = self.topic_mut(key) else { return };
+        let Some(interest) = topic.interests.iter_mut().find(|i| i.worker == worker && i.lane == lane) else {
+            return;
+        };
+        interest.floor = floor;
+        topic.settle_floor();
+        self.take_held(key, now);
+    }
+
+    /// The topics that `worker` must be told of, to be asked for one by one with [`Homes::head_for`].
+    pub fn dirty(&mut self, worker: WorkerId) -> &mut Vec<Key> {
+        &mut self.dirty[worker.index()]
+    }
+
+    /// What `worker` has not been told of a topic. It counts as told.
+    pub fn head_for(&mut self, key: Key, worker: WorkerId) -> Option<Head> {
+        let topic = self.topic_mut(key)?;
+        let head = topic.log.head();
+        let interest = topic.interests.iter_mut().find(|interest| interest.worker == worker)?;
+        let extents = topic.log.extents_after(interest.sent).collect();
+        interest.sent = head.position;
+        interest.dirty = false;
+        let news = Head {
+            lane: interest.lane,
+            topic: key,
+            epoch: topic.epoch,
+            head,
+            extents,
+            excepts: std::mem::take(&mut interest.excepts),
+        };
+        let sent = topic.interests.iter().map(|interest| interest.sent).min().unwrap_or(head.position);
+        topic.log.posted(sent);
+        Some(news)
+    }
+
+    /// Senders whose held message was taken; the caller empties the list.
+    pub fn released(&mut self) -> &mut Vec<Sender> {
+        &mut self.released
+    }
+
+    /// What is due ten times a second: quiet topics let go of their segments, idle ones vanish, messages
+    /// that found the logs full are tried again.
+    pub fn tick(&mut self, now: Tick) {
+        for _ in 0..self.starved.len() {
+            let Some(key) = self.starved.pop_front() else { break };
+            if let Some(topic) = self.topic_mut(key) {
+                topic.listed_starved = false;
+            }
+            self.take_held(key, now);
+        }
+        while let Some(&(since, key)) = self.live.front()
+            && now.since(since) >= QUIET
+        {
+            self.live.pop_front();
+            self.quieten(key, now);
+        }
+        while let Some(&(since, key)) = self.idle.front()
+            && now.since(since) >= self.limits.idle
+        {
+            self.idle.pop_front();
+            self.retire(key, now);
+        }
+    }
+
+    fn quieten(&mut self, key: Key, now: Tick) {
+        let Some(topic) = self.topic_mut(key) else { return };
+        let posted = topic.interests.iter().all(|interest| !interest.dirty);
+        if now.since(topic.active_at) >= QUIET && posted {
+            topic.log.release();
+            topic.listed_live = false;
+        } else {
+            let since = if posted { topic.active_at } else { now };
+            self.live.push_back((since, key));
+        }
+    }
+
+    fn retire(&mut self, key: Key, now: Tick) {
+        let idle = self.limits.idle;
+        let Some(topic) = self.topic_mut(key) else { return };
+        if !topic.interests.is_empty() {
+            topic.listed_idle = false;
+        } else if now.since(topic.active_at) >= idle && topic.held.is_none() {
+            let name = topic.name.clone();
+            self.names.remove(&name);
+            let slot = &mut self.slots[key.index as usize];
+            slot.topic = None;
+            slot.generation = slot.generation.wrapping_add(1);
+            self.free.push(key.index);
+        } else {
+            let since = topic.active_at.max(Tick(now.0 - idle + 1));
+            self.idle.push_back((since, key));
+        }
+    }
+
+    fn topic_mut(&mut self, key: Key) -> Option<&mut Topic> {
+        let slot = self.slots.get_mut(key.index as usize)?;
+        if slot.generation == key.generation { slot.topic.as_mut() } else { None }
+    }
+
+    fn find_or_create(&mut self, name: &TopicName, now: Tick) -> Result<Key, TooManyTopics> {
+        if let Some(&index) = self.names.get(name) {
+            return Ok(Key { index, generation: self.slots[index as usize].generation });
+        }
+        let charge = self.limits.topics.charge(1).ok_or(TooManyTopics)?;
+        self.epochs = self.epochs.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let topic = Topic {
+            name: name.clone(),
+            epoch: Epoch(scramble(self.epochs)),
+            log: Log::default(),
+            interests: Vec::new(),
+            floor: Mark::START,
+            held: None,
+            active_at: now,
+            listed_live: false,
+            listed_idle: true,
+            listed_starved: false,
+            _charge: charge,
+        };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, topic: None });
+            u32::try_from(self.slots.len() - 1).expect("the bound on topics is a u32")
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.topic = Some(topic);
+        let key = Key { index, generation: slot.generation };
+        self.names.insert(name.clone(), index);
+        self.idle.push_back((now, key));
+        Ok(key)
+    }
+
+    fn append(
+        &mut self,
+        key: Key,
+        unit: Unit<'_>,
+        exclude: Option<ConnectionId>,
+        now: Tick,
+    ) -> Result<(), LogFull> {
+        let Homes { slots, limits, dirty, live, taken, .. } = self;
+        let topic = slots[key.index as usize].topic.as_mut().expect("the caller found it");
+        if topic.interests.is_empty() {
+            topic.log.pass();
+            topic.floor = topic.log.head();
+            *taken += 1;
+            return Ok(());
+        }
+        let from = topic.log.head().position;
+        topic.log.append(unit, now, &limits.logs)?;
+        *taken += 1;
+        let to = topic.log.head().position;
+        if !topic.listed_live {
+            topic.listed_live = true;
+            live.push_back((now, key));
+        }
+        for interest in &mut topic.interests {
+            if !interest.dirty {
+                interest.dirty = true;
+                dirty[interest.worker.index()].push(key);
+            }
+            if let Some(connection) = exclude.filter(|connection| connection.worker == interest.worker) {
+                match interest.excepts.last_mut() {
+                    Some(last) if last.connection == connection && last.to == from => last.to = to,
+                    _ => interest.excepts.push(Except { connection, from, to }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its next message found the logs full: it is tried again at each tick.
+    fn starve(&mut self, key: Key) {
+        let topic = self.topic_mut(key).expect("the caller found it");
+        if !std::mem::replace(&mut topic.listed_starved, true) {
+            self.starved.push_back(key);
+        }
+    }
+
+    /// Takes what waits, as far as the window allows.
+    fn take_held(&mut self, key: Key, now: Tick) {
+        let window = self.limits.window;
+        loop {
+            let Some(topic) = self.topic_mut(key) else { return };
+            let Some(queue) = &mut topic.held else { return };
+            let Some(first) = queue.pop_front() else {
+                topic.held = None;
+                return;
+            };
+            if !topic.has_room(first.unit.len(), window) {
+                topic.held.get_or_insert_default().push_front(first);
+                return;
+            }
+            topic.active_at = now;
+            match self.append(key, Unit::Owned(first.unit.clone()), first.exclude, now) {
+                Ok(()) => self.released.push(first.sender),
+                Err(LogFull) => {
+                    self.starve(key);
+                    let topic = self.topic_mut(key).expect("still there");
+                    topic.held.get_or_insert_default().push_front(first);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Topic {
+    fn settle_floor(&mut self) {
+        let lowest = self.interests.iter().map(|interest| interest.floor).min_by_key(|floor| floor.position);
+        self.floor = lowest.unwrap_or(self.log.head());
+    }
+
+    /// Whether a message of `len` bytes fits the window: one of any size always fits an empty one.
+    fn has_room(&self, len: usize, window: Window) -> bool {
+        let head = self.log.head();
+        let ahead = head.position.since(self.floor.position);
+        let messages = head.offset.since(self.floor.offset);
+        self.interests.is_empty()
+            || ahead == 0
+            || (ahead + len as u64 <= window.bytes && messages < window.messages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{ids::Offset, log::View};
+
+    const HERE: WorkerId = WorkerId(0);
+    const THERE: WorkerId = WorkerId(1);
+    const LANE: Key = Key { index: 4, generation: 2 };
+
+    fn connection(slot: u32) -> ConnectionId {
+        ConnectionId { worker: HERE, generation: 0, slot }
+    }
+
+    fn homes(bytes: u64, messages: u64, topics: usize) -> Homes {
+        let limits = Limits {
+            window: Window { bytes, messages },
+            idle: 600,
+            topics: Gauge::new(topics),
+            logs: Gauge::new(1 << 20),
+        };
+        Homes::new(limits, 2, 42)
+    }
+
+    fn name(text: &str) -> TopicName {
+        TopicName::parse(text).unwrap()
+    }
+
+    fn publish(homes: &mut Homes, text: &[u8], at: u32) -> Published {
+        homes.publish(&name("t"), Unit::Borrowed(text), None, Sender::Connection(connection(9)), Tick(at))
+    }
+
+    fn news(homes: &mut Homes, worker: WorkerId) -> Head {
+        let key = homes.dirty(worker).pop().expect("the worker must be told");
+        homes.head_for(key, worker).unwrap()
+    }
+
+    #[test]
+    fn a_home_is_stable_and_spread() {
+        let counts = (0..4000).fold([0; 4], |mut counts, i| {
+            let topic = name(&format!("room/{i}"));
+            assert_eq!(home_of(&topic, 4, 7), home_of(&topic, 4, 7));
+            counts[home_of(&topic, 4, 7).index()] += 1;
+            counts
+        });
+        assert!(counts.iter().all(|&n| (850..1150).contains(&n)), "{counts:?}");
+    }
+
+    #[test]
+    fn interested_workers_are_told_once_per_post() {
+        let mut homes = homes(1000, 100, 10);
+        homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+        homes.join(&name("t"), THERE, LANE, Tick(0)).unwrap();
+        assert_eq!(news(&mut homes, HERE).head, Mark::START);
+        assert_eq!(publish(&mut homes, b"one", 0), Published::Taken);
+        assert_eq!(publish(&mut homes, b"two", 0), Published::Taken);
+        for worker in [HERE, THERE] {
+            let head = news(&mut homes, worker);
+            assert_eq!((head.lane, head.head.offset), (LANE, Offset(2)));
+            let mut view = View::new(Mark::START);
+            view.apply(head.head, head.extents);
+            assert_eq!(view.first_run(Position::START), b"onetwo");
+            assert!(homes.dirty(worker).is_empty());
+        }
+    }
+
+    #[test]
+    fn conflated_heads_are_as_good_as_two() {
+        let mut homes = homes(1_000_000, 100, 10);
+        homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+        let mut first = news(&mut homes, HERE);
+        for text in [vec![1; 600], vec![2; 600], vec![3; 10]] {
+            publish(&mut homes, &text, 0);
+            first.conflate(news(&mut homes, HERE));
+        }
+        let mut view = View::new(Mark::START);
+        view.apply(first.head, first.extents);
+        assert_eq!(view.runs(Position::START).map(<[u8]>::len).sum::<usize>(), 1210);
+    }
+
+    #[test]
+    fn beyond_the_window_messages_wait_in_order_until_the_floor_rises() {
+        let mut homes = homes(10, 100, 10);
+        homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+        homes.join(&name("t"), THERE, LANE, Tick(0)).unwrap();
+        assert_eq!(publish(&mut homes, b"a message longer than the window", 0), Published::Taken);
+        assert_eq!(publish(&mut homes, b"next", 0), Published::Held);
+        assert_eq!(publish(&mut homes, b"last", 0), Published::Held);
+        let head = news(&mut homes, HERE);
+        homes.raise_floor(head.topic, HERE, LANE, head.head, Tick(0));
+        assert!(homes.released().is_empty(), "the other worker has not swept it");
+        homes.raise_floor(head.topic, THERE, LANE, head.head, Tick(0));
+        assert_eq!(homes.released().len(), 2);
+        let head = news(&mut homes, HERE);
+        let mut view = View::new(head.head);
+        view.apply(head.head, head.extents);
+        let text: Vec<u8> = view.runs(view.tail()).flatten().copied().collect();
+        assert!(text.ends_with(b"nextlast"));
+    }
+
+    #[test]
+    fn the_window_counts_messages_too() {
+        let mut homes = homes(1000, 2, 10);
+        homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+        assert_eq!(publish(&mut homes, b"1", 0), Published::Taken);
+        assert_eq!(publish(&mut homes, b"2", 0), Published::Taken);
+        assert_eq!(publish(&mut homes, b"3", 0), Published::Held);
+        homes.leave(&name("t"), HERE, LANE, Tick(0));
+        assert_eq!(homes.released().len(), 1, "nobody is left to wait for");
+    }
+
+    #[test]
+    fn an_excluded_connection_is_told_to_its_worker_alone_and_ranges_merge() {
+        let mut homes = homes(1000, 100, 10);
+        homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+        homes.join(&name("t"), THERE, LANE, Tick(0)).unwrap();
+        for (text, exclude) in [("ab", Some(3)), ("cd", Some(3)), ("ef", None), ("gh", Some(3))] {
+            let exclude = exclude.map(connection);
+            let sender = Sender::Connection(connection(3));
+            homes.publish(&name("t"), Unit::Borrowed(text.as_bytes()), exclude, sender, Tick(0));
+        }
+        let at = |n| Position(Position::START.0 + n);
+        let except = |from, to| Except { connection: connection(3), from: at(from), to: at(to) };
+        assert_eq!(news(&mut homes, HERE).excepts, [except(0, 4), except(6, 8)]);
+        assert!(news(&mut homes, THERE).excepts.is_empty());
+    }
+
+    #[test]
+    fn topics_are_bounded_and_vanish_when_idle() {
+        let mut homes = homes(1000, 100, 2);
+        let sender = Sender::Connection(connection(0));
+        let to = |homes: &mut Homes, topic: &str, at| {
+            homes.publish(&name(topic), Unit::Borrowed(b"x"), None, sender, Tick(at))
+        };
+        assert_eq!(to(&mut homes, "a", 0), Published::Taken);
+        assert_eq!(to(&mut homes, "b", 0), Published::Taken);
+        assert_eq!(to(&mut homes, "c", 0), Published::TooManyTopics);
+        assert_eq!(homes.join(&name("c"), HERE, LANE, Tick(0)), Err(TooManyTopics));
+        assert_eq!(to(&mut homes, "b", 300), Published::Taken);
+        homes.tick(Tick(599));
+        assert_eq!(homes.len(), 2);
+        homes.tick(Tick(600));
+        assert_eq!(homes.len(), 1, "a is gone");
+        assert_eq!(to(&mut homes, "c", 600), Published::Taken);
+        (601..=900).for_each(|at| homes.tick(Tick(at)));
+        assert_eq!(homes.len(), 1, "b is gone, too");
+    }
+
+    #[test]
+    fn a_topic_with_subscribers_stays_and_an_old_key_finds_nobody() {
+        let mut homes = homes(1000, 100, 10);
+        homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+        let old = news(&mut homes, HERE);
+        (0..2000).for_each(|at| homes.tick(Tick(at)));
+        assert_eq!(homes.len(), 1);
+        homes.leave(&name("t"), HERE, LANE, Tick(2000));
+        (2000..2700).for_each(|at| homes.tick(Tick(at)));
+        assert!(homes.is_empty());
+        publish(&mut homes, b"x", 2700);
+        assert!(homes.head_for(old.topic, HERE).is_none());
+    }
+
+    #[test]
+    fn a_quiet_topic_holds_no_segment() {
+        let mut homes = homes(1000, 100, 10);
+        homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+        publish(&mut homes, b"x", 5);
+        drop(news(&mut homes, HERE));
+        (5..15).for_each(|at| homes.tick(Tick(at)));
+        assert_eq!(homes.limits.logs.used(), 1024);
+        homes.tick(Tick(15));
+        assert_eq!(homes.limits.logs.used(), 0);
+    }
+
+    #[test]
+    fn messages_without_a_reader_take_no_memory() {
+        let mut homes = homes(1000, 100, 10);
+        assert_eq!(publish(&mut homes, b"x", 0), Published::Taken);
+        assert_eq!(homes.limits.logs.used(), 0);
+        homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+        assert_eq!(news(&mut homes, HERE).head.offset, Offset(1));
+    }
+
+    #[test]
+    fn full_logs_hold_publishers_back_until_memory_returns() {
+        let mut homes = homes(1 << 30, 1000, 10);
+        homes.limits.logs = Gauge::new(40_000);
+        homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+        assert_eq!(publish(&mut homes, &[0; 33_000], 0), Published::Taken);
+        assert_eq!(publish(&mut homes, &[0; 33_000], 0), Published::Held);
+        homes.tick(Tick(1));
+        assert!(homes.released().is_empty());
+        drop(news(&mut homes, HERE));
+        homes.tick(Tick(2));
+        assert_eq!(homes.released().len(), 1);
+    }
+
+    #[test]
+    fn an_idle_topic_is_small() {
+        assert!(size_of::<Slot>() <= 160, "{}", size_of::<Slot>());
+    }
+}

@@ -1,0 +1,150 @@
+//! Plain numbers with names: workers, connections, positions, offsets, ticks.
+
+use std::fmt;
+
+/// A worker: one thread, one event loop. Numbered from 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct WorkerId(pub u16);
+
+impl WorkerId {
+    /// As an index into per-worker arrays.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A connection, as any worker can name it. A late event for a closed connection carries an old
+/// generation and finds nobody, instead of the slot's next owner.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnectionId {
+    /// The worker that owns the socket.
+    pub worker: WorkerId,
+    /// Counts the slot's owners, wrapping.
+    pub generation: u16,
+    /// Index into the worker's connection arrays.
+    pub slot: u32,
+}
+
+/// An index with a generation: a record in one worker's array, named by another worker.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    /// Index into the owner's array.
+    pub index: u32,
+    /// Differs for every record that ever had this index (wrapping).
+    pub generation: u32,
+}
+
+/// A byte position in a log. Positions start at [`Position::START`] and never restart while the topic lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// The first position of a log. Not 0: units that are encoded late for a replay get positions below.
+    pub const START: Position = Position(1 << 40);
+
+    /// The position `bytes` further on.
+    #[must_use]
+    pub fn advanced(self, bytes: usize) -> Position {
+        Position(self.0 + bytes as u64)
+    }
+
+    /// Bytes from `earlier` to here; 0 if `earlier` is not earlier.
+    pub fn since(self, earlier: Position) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A message's number in its topic: 1, 2, 3, …; 0 is "before the first".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    /// Messages after `earlier` up to this one; 0 if `earlier` is not earlier.
+    pub fn since(self, earlier: Offset) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A place between two units of a log: how many bytes and how many messages lie before it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Mark {
+    /// Where the next unit begins.
+    pub position: Position,
+    /// The last message before this place.
+    pub offset: Offset,
+}
+
+impl Mark {
+    /// The beginning of a new topic's log.
+    pub const START: Mark = Mark { position: Position::START, offset: Offset(0) };
+}
+
+/// Coarse time: tenths of a second since the server started. Enough for every timeout, 13 years long.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Tick(pub u32);
+
+impl Tick {
+    /// Ticks in a second.
+    pub const PER_SECOND: u32 = 10;
+
+    /// Ticks that passed from `earlier` to here; 0 if `earlier` is not earlier.
+    pub fn since(self, earlier: Tick) -> u32 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// A duration in ticks, rounded up, so that no timeout comes early.
+    pub fn span(duration: std::time::Duration) -> u32 {
+        u32::try_from(duration.as_millis().div_ceil(1000 / u128::from(Self::PER_SECOND)))
+            .unwrap_or(u32::MAX / 2)
+    }
+
+    /// The tick `ticks` later.
+    #[must_use]
+    pub fn after(self, ticks: u32) -> Tick {
+        Tick(self.0.saturating_add(ticks))
+    }
+}
+
+/// Tells one life of a topic from the next: offsets restart only together with a new epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    /// Eight characters of `0-9a-z`, as clients see it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        for _ in 0..8 {
+            let digit = u32::try_from(rest % 36).expect("a remainder of 36 fits");
+            write!(f, "{}", char::from_digit(digit, 36).expect("a digit below the radix"))?;
+            rest /= 36;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn spans_round_up() {
+        assert_eq!(Tick::span(Duration::from_millis(1)), 1);
+        assert_eq!(Tick::span(Duration::from_millis(100)), 1);
+        assert_eq!(Tick::span(Duration::from_millis(101)), 2);
+        assert_eq!(Tick::span(Duration::from_secs(25)), 250);
+    }
+
+    #[test]
+    fn an_epoch_reads_as_eight_characters() {
+        assert_eq!(Epoch(0).to_string(), "00000000");
+        assert_eq!(Epoch(35 + 36).to_string(), "z1000000");
+        assert_eq!(Epoch(u64::MAX).to_string().len(), 8);
+    }
+}

@@ -1,0 +1,373 @@
+//! A lane: the subscriptions of one worker that read one log.
+//!
+//! It has two parts. The part *with the head* is swept as a ring: a lap begins where the last one ended,
+//! each visit sends up to the head *of that moment*, and when every entry has been visited all of them
+//! have what the head was when the lap began: that place is the lane's floor. The part *behind* is not
+//! swept; its sockets' writability drives it, so that stuck readers cost a sweep nothing.
+//!
+//! What a visit does is the engine's; here are the arrays and their order, and nothing else.
+
+use super::{
+    ids::{Mark, Position},
+    log::View,
+};
+
+/// A subscription's cursor and what a visit needs besides. 24 bytes, visited in array order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The next byte to send.
+    pub position: Position,
+    /// Low bits of the offset of the last message sent whole: counts messages exactly.
+    pub offset_low: u32,
+    /// The connection's slot on this worker.
+    pub connection: u32,
+    /// The subscription's index on this worker.
+    pub subscription: u32,
+    /// Whether ranges must be left out for it.
+    pub holes: bool,
+}
+
+/// Which part an entry is in, and where.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Seat {
+    /// With the head: swept.
+    Swept(u32),
+    /// Behind: driven by its socket.
+    Behind(u32),
+}
+
+/// The subscriptions of one worker to one log.
+#[derive(Debug)]
+pub struct Lane {
+    /// The log, as far as this worker knows it.
+    pub view: View,
+    swept: Vec<Entry>,
+    behind: Vec<Entry>,
+    /// The entry that is visited next.
+    next: usize,
+    /// Entries of this lap still to be visited: they lie at `next` and behind it, around the ring.
+    remaining: usize,
+    /// Where the head was when the lap began.
+    lap_head: Mark,
+    floor: Mark,
+}
+
+impl Lane {
+    /// A lane without subscriptions whose log is readable from `head` on.
+    pub fn new(head: Mark) -> Lane {
+        Lane {
+            view: View::new(head),
+            swept: Vec::new(),
+            behind: Vec::new(),
+            next: 0,
+            remaining: 0,
+            lap_head: head,
+            floor: head,
+        }
+    }
+
+    /// What all swept subscriptions surely have.
+    pub fn floor(&self) -> Mark {
+        self.floor
+    }
+
+    /// Number of subscriptions.
+    pub fn len(&self) -> usize {
+        self.swept.len() + self.behind.len()
+    }
+
+    /// Whether there is no subscription.
+    pub fn is_empty(&self) -> bool {
+        self.swept.is_empty() && self.behind.is_empty()
+    }
+
+    /// Subscriptions in the swept part.
+    pub fn swept_len(&self) -> usize {
+        self.swept.len()
+    }
+
+    /// The subscriptions that are behind.
+    pub fn behind(&self) -> &[Entry] {
+        &self.behind
+    }
+
+    /// The entry at a seat.
+    pub fn entry(&self, seat: Seat) -> &Entry {
+        match seat {
+            Seat::Swept(i) => &self.swept[i as usize],
+            Seat::Behind(i) => &self.behind[i as usize],
+        }
+    }
+
+    /// The entry at a seat, to move its cursor. Its connection and subscription must stay.
+    pub fn entry_mut(&mut self, seat: Seat) -> &mut Entry {
+        match seat {
+            Seat::Swept(i) => &mut self.swept[i as usize],
+            Seat::Behind(i) => &mut self.behind[i as usize],
+        }
+    }
+
+    /// The next seat that this lap visits. `None`: all that were there have everything up to the head, the
+    /// ring rests until the head moves. A lap that ends raises the floor; if the head has moved since the
+    /// lap began, the next lap begins at once.
+    pub fn next_visit(&mut self) -> Option<Seat> {
+        if self.remaining == 0 {
+            self.floor = self.lap_head;
+            let head = self.view.head();
+            if self.lap_head == head {
+                return None;
+            }
+            self.lap_head = head;
+            self.remaining = self.swept.len();
+            if self.remaining == 0 {
+                self.floor = head;
+                return None;
+            }
+        }
+        Some(Seat::Swept(index(self.next)))
+    }
+
+    /// The entry that [`Lane::next_visit`] named has been visited: goes on to the one after it.
+    pub fn visited(&mut self) {
+        self.next += 1;
+        if self.next >= self.swept.len() {
+            self.next = 0;
+        }
+        self.remaining -= 1;
+    }
+
+    /// Takes in a subscription that has all up to the head.
+    pub fn insert_swept(&mut self, entry: Entry) -> Seat {
+        // Where the unvisited run reaches the end of the array the newcomer becomes part of it: it is
+        // visited once for nothing, and the run stays in one piece.
+        if self.remaining > 0 && self.next + self.remaining >= self.swept.len() {
+            self.remaining += 1;
+        }
+        self.swept.push(entry);
+        Seat::Swept(index(self.swept.len() - 1))
+    }
+
+    /// Takes in a subscription that its socket drives.
+    pub fn insert_behind(&mut self, entry: Entry) -> Seat {
+        self.behind.push(entry);
+        Seat::Behind(index(self.behind.len() - 1))
+    }
+
+    /// Takes out the entry at `seat`, in constant time. `moved` hears of each entry that gets another seat
+    /// (its subscription, the seat): at most two.
+    ///
+    /// A plain swap with the last entry would be wrong in the middle of a lap: an entry not yet visited
+    /// could land in the visited part and wait there for the next message. Here the entries still to be
+    /// visited stay one run that begins at `next`.
+    pub fn remove(&mut self, seat: Seat, mut moved: impl FnMut(u32, Seat)) -> Entry {
+        let at = match seat {
+            Seat::Behind(i) => {
+                let entry = self.behind.swap_remove(i as usize);
+                if let Some(other) = self.behind.get(i as usize) {
+                    moved(other.subscription, seat);
+                }
+                return entry;
+            }
+            Seat::Swept(i) => i as usize,
+        };
+        let len = self.swept.len();
+        let last = len - 1;
+        let distance = (at + len - self.next) % len;
+        let entry = self.swept[at];
+        let mut put = |swept: &mut Vec<Entry>, from: usize, to: usize| {
+            if from != to {
+                swept[to] = swept[from];
+                moved(swept[to].subscription, Seat::Swept(index(to)));
+            }
+        };
+        if distance < self.remaining {
+            // Unvisited: the run loses its last entry to the hole, the array its last to that one's place.
+            let run_end = (self.next + self.remaining - 1) % len;
+            if self.next + self.remaining <= len {
+                put(&mut self.swept, run_end, at);
+                put(&mut self.swept, last, run_end);
+            } else if at >= self.next {
+                put(&mut self.swept, last, at);
+            } else {
+                put(&mut self.swept, run_end, at);
+                put(&mut self.swept, last, run_end);
+            }
+            self.remaining -= 1;
+        } else if self.next + self.remaining >= len && self.remaining > 0 && at < self.next {
+            // Visited, and the array's last entry is not: the visited entry before `next` fills the hole,
+            // and the last one takes its place, at the front of the run.
+            put(&mut self.swept, self.next - 1, at);
+            put(&mut self.swept, last, self.next - 1);
+            self.next -= 1;
+        } else {
+            put(&mut self.swept, last, at);
+        }
+        self.swept.pop();
+        if self.next >= self.swept.len() {
+            self.next = 0;
+        }
+        entry
+    }
+}
+
+fn index(at: usize) -> u32 {
+    u32::try_from(at).expect("fewer subscriptions than a u32 counts")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{HashMap, HashSet};
+
+    fn entry(subscription: u32) -> Entry {
+        Entry { position: Position::START, offset_low: 0, connection: 0, subscription, holes: false }
+    }
+
+    fn mark(n: u64) -> Mark {
+        Mark { position: Position(Position::START.0 + n), offset: super::super::ids::Offset(n) }
+    }
+
+    #[test]
+    fn an_entry_is_24_bytes() {
+        assert_eq!(size_of::<Entry>(), 24);
+    }
+
+    #[test]
+    fn a_lap_visits_everyone_once_and_raises_the_floor() {
+        let mut lane = Lane::new(Mark::START);
+        for s in 0..3 {
+            lane.insert_swept(entry(s));
+        }
+        assert_eq!(lane.next_visit(), None);
+        lane.view.apply(mark(1), []);
+        for i in 0..3 {
+            assert_eq!(lane.next_visit(), Some(Seat::Swept(i)));
+            assert_eq!(lane.floor(), Mark::START);
+            lane.visited();
+        }
+        assert_eq!(lane.next_visit(), None);
+        assert_eq!(lane.floor(), mark(1));
+    }
+
+    #[test]
+    fn a_head_that_moves_in_mid_lap_gives_another_lap_from_there() {
+        let mut lane = Lane::new(Mark::START);
+        for s in 0..3 {
+            lane.insert_swept(entry(s));
+        }
+        lane.view.apply(mark(1), []);
+        lane.next_visit();
+        lane.visited();
+        lane.view.apply(mark(2), []);
+        for _ in 0..2 {
+            lane.next_visit().unwrap();
+            lane.visited();
+        }
+        assert_eq!(lane.next_visit(), Some(Seat::Swept(0)));
+        assert_eq!(lane.floor(), mark(1));
+    }
+
+    #[test]
+    fn without_swept_entries_the_floor_is_the_head() {
+        let mut lane = Lane::new(Mark::START);
+        lane.insert_behind(entry(0));
+        lane.view.apply(mark(5), []);
+        assert_eq!(lane.next_visit(), None);
+        assert_eq!(lane.floor(), mark(5));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert,
+        Visit,
+        Remove(usize),
+        Demote,
+        Promote(usize),
+        Publish,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => Just(Step::Insert),
+            8 => Just(Step::Visit),
+            3 => any::<usize>().prop_map(Step::Remove),
+            2 => Just(Step::Demote),
+            2 => any::<usize>().prop_map(Step::Promote),
+            2 => Just(Step::Publish),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        /// The model: who has which head. Whenever a lap ends, everyone swept has the head of its
+        /// beginning; whoever is removed, demoted or promoted in mid-lap, nobody is left out or lost.
+        #[test]
+        fn removal_in_mid_lap_leaves_nobody_out(steps in prop::collection::vec(step(), 1..200)) {
+            let mut lane = Lane::new(Mark::START);
+            let mut seats: HashMap<u32, Seat> = HashMap::new();
+            let mut has: HashMap<u32, u64> = HashMap::new();
+            let (mut head, mut born) = (0u64, 0u32);
+            for step in steps {
+                let swept = |seats: &HashMap<u32, Seat>| seats.values().filter(|seat| matches!(seat, Seat::Swept(_))).count();
+                match step {
+                    Step::Insert => {
+                        seats.insert(born, lane.insert_swept(Entry { position: mark(head).position, ..entry(born) }));
+                        has.insert(born, head);
+                        born += 1;
+                    }
+                    Step::Publish => {
+                        head += 1;
+                        lane.view.apply(mark(head), []);
+                    }
+                    Step::Visit => match lane.next_visit() {
+                        Some(seat) => {
+                            let subscription = lane.entry(seat).subscription;
+                            prop_assert_eq!(seats[&subscription], seat);
+                            has.insert(subscription, head);
+                            lane.visited();
+                        }
+                        None => {
+                            for (subscription, seat) in &seats {
+                                if matches!(seat, Seat::Swept(_)) {
+                                    prop_assert_eq!(has[subscription], head, "{} rests without the head", subscription);
+                                }
+                            }
+                        }
+                    },
+                    Step::Demote => if let Some(seat) = lane.next_visit() {
+                        let removed = lane.remove(seat, |s, seat| { seats.insert(s, seat); });
+                        seats.insert(removed.subscription, lane.insert_behind(removed));
+                    },
+                    Step::Promote(n) => {
+                        if lane.behind().is_empty() { continue }
+                        let at = u32::try_from(n % lane.behind().len()).unwrap();
+                        let removed = lane.remove(Seat::Behind(at), |s, seat| { seats.insert(s, seat); });
+                        has.insert(removed.subscription, head);
+                        seats.insert(removed.subscription, lane.insert_swept(removed));
+                    }
+                    Step::Remove(n) => {
+                        let mut all: Vec<_> = seats.keys().copied().collect();
+                        if all.is_empty() { continue }
+                        all.sort_unstable();
+                        let subscription = all[n % all.len()];
+                        let seat = seats.remove(&subscription).unwrap();
+                        let removed = lane.remove(seat, |s, seat| { seats.insert(s, seat); });
+                        prop_assert_eq!(removed.subscription, subscription);
+                    }
+                }
+                // Every subscription sits where the books say, each seat is taken once, and the floor holds.
+                prop_assert_eq!(seats.len(), lane.len());
+                prop_assert_eq!(seats.values().collect::<HashSet<_>>().len(), seats.len());
+                prop_assert_eq!(swept(&seats), lane.swept_len());
+                for (subscription, seat) in &seats {
+                    prop_assert_eq!(lane.entry(*seat).subscription, *subscription);
+                    if matches!(seat, Seat::Swept(_)) {
+                        prop_assert!(has[subscription] >= lane.floor().offset.0);
+                    }
+                }
+            }
+        }
+    }
+}

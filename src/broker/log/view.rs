@@ -1,0 +1,277 @@
+//! A worker's side of a log: the extents of the window, and how far it may read.
+
+use std::collections::VecDeque;
+
+use super::extent::Extent;
+use crate::broker::{
+    ids::{Mark, Offset, Position},
+    limits::Window,
+};
+
+/// Where a position lies among the units.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The last place between units at or before the position.
+    pub unit_start: Mark,
+    /// Where the unit that the position lies inside of ends; `None` if it lies between two units.
+    pub unit_end: Option<Mark>,
+}
+
+/// What one worker knows of a log. It holds one reference per segment of the window.
+#[derive(Debug)]
+pub struct View {
+    extents: VecDeque<Extent>,
+    head: Mark,
+}
+
+impl View {
+    /// A view that begins at `head`: nothing before it can be read.
+    pub fn new(head: Mark) -> View {
+        View { extents: VecDeque::new(), head }
+    }
+
+    /// How far it may read.
+    pub fn head(&self) -> Mark {
+        self.head
+    }
+
+    /// The first position that can be read.
+    pub fn tail(&self) -> Position {
+        self.extents.front().map_or(self.head.position, |extent| extent.start().position)
+    }
+
+    /// Takes in what the home appended since the last time.
+    pub fn apply(&mut self, head: Mark, extents: impl IntoIterator<Item = Extent>) {
+        for extent in extents {
+            match self.extents.back_mut() {
+                Some(last) if last.start().position == extent.start().position => *last = extent,
+                _ => self.extents.push_back(extent),
+            }
+        }
+        self.head = head;
+    }
+
+    /// The bytes from `from` up to the end of its extent: all there is, nearly always. Empty at the head.
+    pub fn first_run(&self, from: Position) -> &[u8] {
+        match self.extents.back() {
+            Some(last) if last.start().position <= from => &last.bytes()[offset_in(last, from)..],
+            _ => self.runs(from).next().unwrap_or(&[]),
+        }
+    }
+
+    /// The bytes from `from` up to the head, one slice per extent.
+    pub fn runs(&self, from: Position) -> impl Iterator<Item = &[u8]> {
+        let first = self.index_of(from);
+        self.extents.range(first..).enumerate().filter_map(move |(i, extent)| {
+            let run = if i == 0 { &extent.bytes()[offset_in(extent, from)..] } else { extent.bytes() };
+            (!run.is_empty()).then_some(run)
+        })
+    }
+
+    /// Where `position`, between the tail and the head, lies among the units.
+    pub fn place(&self, position: Position) -> Place {
+        match self.extents.get(self.index_of(position)) {
+            None => Place { unit_start: self.head, unit_end: None },
+            Some(extent) => {
+                let unit_start = extent.floor(position);
+                let unit_end = (unit_start.position < position).then(|| extent.ceiling(position));
+                Place { unit_start, unit_end }
+            }
+        }
+    }
+
+    /// The position below which a subscription lags more than `window`, as far as whole extents tell.
+    pub fn lag_limit(&self, window: Window) -> Position {
+        let position = self.head.position.0.saturating_sub(window.bytes);
+        let offset = self.head.offset.0.saturating_sub(window.messages);
+        let mut limit = self.tail();
+        for extent in &self.extents {
+            let end = extent.end();
+            if end.position.0 > position && end.offset > Offset(offset) {
+                break;
+            }
+            limit = end.position;
+        }
+        limit
+    }
+
+    /// Lets go of the extents that end at or before `position`.
+    pub fn trim(&mut self, position: Position) {
+        while self.extents.front().is_some_and(|extent| extent.end().position <= position) {
+            self.extents.pop_front();
+        }
+    }
+
+    /// Lets go of everything, memory of the list included: the topic is idle and all have all.
+    pub fn release(&mut self) {
+        self.extents = VecDeque::new();
+    }
+
+    /// Whether it holds any segment.
+    pub fn holds_segments(&self) -> bool {
+        !self.extents.is_empty()
+    }
+
+    /// Index of the extent that `position` lies in; the number of extents if it is the head.
+    fn index_of(&self, position: Position) -> usize {
+        debug_assert!(
+            self.tail() <= position && position <= self.head.position,
+            "{position:?} outside {self:?}"
+        );
+        self.extents.partition_point(|extent| extent.end().position <= position)
+    }
+}
+
+fn offset_in(extent: &Extent, position: Position) -> usize {
+    usize::try_from(position.since(extent.start().position)).expect("an extent fits in memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{
+        ids::Tick,
+        limits::Gauge,
+        log::{LARGE_BYTES, Log, LogFull, Unit},
+    };
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    /// Appends `sizes` (byte i of the log is i mod 251), posting to a view after every unit whose number
+    /// is in `posts`. Returns the view and where the units end.
+    fn build(sizes: &[usize], posts: &[usize], gauge: &Arc<Gauge>) -> (Log, View, Vec<u64>) {
+        let (mut log, mut view) = (Log::default(), View::new(Mark::START));
+        let (mut total, mut ends) = (0usize, Vec::new());
+        let mut sent = Position::START;
+        for (i, &size) in sizes.iter().enumerate() {
+            let unit: Vec<u8> = (total..total + size).map(|i| u8::try_from(i % 251).unwrap()).collect();
+            total += size;
+            ends.push(total as u64);
+            log.append(Unit::Owned(Bytes::from(unit)), Tick(0), gauge).unwrap();
+            if posts.contains(&i) || i + 1 == sizes.len() {
+                view.apply(log.head(), log.extents_after(sent));
+                sent = log.head().position;
+                log.posted(sent);
+            }
+        }
+        (log, view, ends)
+    }
+
+    fn check(view: &View, ends: &[u64]) {
+        let total = ends.last().copied().unwrap_or(0);
+        assert_eq!(view.head().position, Position(Position::START.0 + total));
+        assert_eq!(view.head().offset, Offset(ends.len() as u64));
+        let step = (total / 200).max(1);
+        for from in (0..=total).step_by(usize::try_from(step).unwrap()).chain(ends.iter().copied()) {
+            let position = Position(Position::START.0 + from);
+            let bytes: Vec<u8> = view.runs(position).flatten().copied().collect();
+            assert_eq!(bytes.len() as u64, total - from);
+            assert!(bytes.iter().zip(from..).all(|(byte, i)| u64::from(*byte) == i % 251));
+            let run = view.first_run(position);
+            assert_eq!(run, &bytes[..run.len()]);
+            assert_eq!(run.is_empty(), bytes.is_empty());
+
+            let whole = ends.iter().filter(|&&end| end <= from).count();
+            let start = if whole == 0 { 0 } else { ends[whole - 1] };
+            let place = view.place(position);
+            assert_eq!(place.unit_start.offset, Offset(whole as u64));
+            assert_eq!(place.unit_start.position.0 - Position::START.0, start);
+            assert_eq!(place.unit_end.is_some(), start < from);
+            if let Some(end) = place.unit_end {
+                assert_eq!(end.position.0 - Position::START.0, ends[whole]);
+                assert_eq!(end.offset, Offset(whole as u64 + 1));
+            }
+        }
+    }
+
+    #[test]
+    fn small_and_large_messages_are_one_stream() {
+        let gauge = Gauge::new(1 << 30);
+        let sizes = [10, 20, LARGE_BYTES, 5, 5, LARGE_BYTES + 7, LARGE_BYTES, 1, 900, 200, 5000];
+        let (log, view, ends) = build(&sizes, &[1, 3, 4, 7], &gauge);
+        check(&view, &ends);
+        drop((log, view));
+        assert_eq!(gauge.used(), 0, "all segments are given back");
+    }
+
+    #[test]
+    fn a_large_message_is_not_copied() {
+        let gauge = Gauge::new(1 << 30);
+        let message = Bytes::from(vec![7; LARGE_BYTES]);
+        let address = message.as_ptr();
+        let mut log = Log::default();
+        log.append(Unit::Owned(message), Tick(0), &gauge).unwrap();
+        let mut view = View::new(Mark::START);
+        view.apply(log.head(), log.extents_after(Position::START));
+        assert_eq!(view.first_run(Position::START).as_ptr(), address);
+    }
+
+    #[test]
+    fn the_bound_on_all_logs_refuses_and_changes_nothing() {
+        let gauge = Gauge::new(1024);
+        let mut log = Log::default();
+        log.append(Unit::Borrowed(&[1; 900]), Tick(0), &gauge).unwrap();
+        let head = log.head();
+        assert_eq!(log.append(Unit::Borrowed(&[1; 900]), Tick(0), &gauge), Err(LogFull));
+        assert_eq!(log.append(Unit::Borrowed(&[1; LARGE_BYTES]), Tick(0), &gauge), Err(LogFull));
+        assert_eq!(log.head(), head);
+        log.release();
+        assert_eq!(gauge.used(), 0);
+        log.append(Unit::Borrowed(&[1; 900]), Tick(0), &gauge).unwrap();
+    }
+
+    #[test]
+    fn trimming_lets_go_of_whole_extents_only() {
+        let gauge = Gauge::new(1 << 30);
+        let (log, mut view, _) = build(&[600, 600, 600], &[], &gauge);
+        drop(log);
+        let second = view.extents[1].start().position;
+        view.trim(Position(second.0 - 1));
+        assert_eq!(view.tail(), Position::START);
+        view.trim(second);
+        assert_eq!(view.tail(), second);
+        view.trim(view.head().position);
+        assert_eq!((view.tail(), gauge.used()), (view.head().position, 0));
+    }
+
+    #[test]
+    fn the_lag_limit_counts_bytes_and_messages() {
+        let gauge = Gauge::new(1 << 30);
+        let (_log, view, _) = build(&[40_000; 10], &[], &gauge);
+        let at = |n: u64| Position(Position::START.0 + n * 40_000);
+        assert_eq!(view.lag_limit(Window { bytes: 100_000, messages: 1000 }), at(7));
+        assert_eq!(view.lag_limit(Window { bytes: 10_000_000, messages: 2 }), at(8));
+        assert_eq!(view.lag_limit(Window { bytes: 10_000_000, messages: 1000 }), at(0));
+    }
+
+    #[test]
+    fn a_message_that_nobody_reads_is_counted_and_not_kept() {
+        let gauge = Gauge::new(1 << 30);
+        let mut log = Log::default();
+        log.pass();
+        assert_eq!((log.head().offset, log.is_live(), gauge.used()), (Offset(1), false, 0));
+        let mut view = View::new(log.head());
+        log.append(Unit::Borrowed(b"ab"), Tick(0), &gauge).unwrap();
+        view.apply(log.head(), log.extents_after(view.head().position));
+        log.pass();
+        log.append(Unit::Borrowed(b"cd"), Tick(0), &gauge).unwrap();
+        view.apply(log.head(), log.extents_after(view.head().position));
+        assert_eq!(view.place(Position(Position::START.0 + 3)).unit_start.offset, Offset(3));
+        assert_eq!(view.head().offset, Offset(4));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_stream_reads_as_written(
+            sizes in prop::collection::vec(prop_oneof![8 => 1usize..300, 2 => 300usize..6000, 1 => LARGE_BYTES..LARGE_BYTES + 50], 1..40),
+            posts in prop::collection::vec(0usize..40, 0..20),
+        ) {
+            let gauge = Gauge::new(1 << 30);
+            let (_log, view, ends) = build(&sizes, &posts, &gauge);
+            check(&view, &ends);
+        }
+    }
+}
