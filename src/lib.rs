@@ -4,4 +4,8 @@
 //! `docs/architecture.md` draws the whole; each module's first lines say what it owns.
 
 pub mod broker;
+pub mod config;
+pub mod engine;
 pub mod protocol;
+pub mod server;
+pub mod session;

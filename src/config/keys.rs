@@ -1,0 +1,698 @@
+//! The keys: each defined once, with its flag, default, range, and the prose of `--help` and the reference page.
+//!
+//! A key's static is named as its field in [`Config`]. To add one: write its [`Key`] here, list it in [`ALL`], add the
+//! field and its line in `Config::resolve`; then `UPDATE_DOCS=1 cargo test --test config` writes the page anew.
+//!
+//! Rules: a default is a value of its own key, written as `--print-config` writes it; prose says what happens
+//! at the bound, why the default is so, and the worst case in memory.
+
+use std::time::Duration;
+
+use super::kind::{Address, Counts, Or, Origin, Sizes, Subprotocol, Switch, Times, Words};
+use super::{About, Anonymous, Entry, Group, Key, LogLevel, SlowConsumer};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const TIB: usize = 1 << 40;
+
+/// More connections than this are beyond what one machine has addresses, ports and memory for.
+const CONNECTIONS: usize = 10_000_000;
+
+/// Timeouts: from what a test needs to a day; what should last longer is better switched off.
+const TIMES: Times = Times { from: Duration::from_millis(10), to: Duration::from_secs(24 * 3600) };
+
+/// Every key, in the order of the reference page.
+pub static ALL: &[&dyn Entry] = &[
+    &LISTEN,
+    &BACKLOG,
+    &ACCEPTS_PER_TICK,
+    &WORKERS,
+    &PIN,
+    &MAIL_LEN_MAX,
+    &ANONYMOUS,
+    &ALLOW_ORIGIN,
+    &SUBPROTOCOL,
+    &ECHO,
+    &MAX_CONNECTIONS,
+    &MAX_CONNECTIONS_PER_IP,
+    &MAX_TOPICS,
+    &MAX_MESSAGE_BYTES,
+    &MAX_FRAGMENTS,
+    &MAX_HEAD_BYTES,
+    &HANDSHAKE_TIMEOUT,
+    &MESSAGE_TIMEOUT,
+    &PING_INTERVAL,
+    &PONG_TIMEOUT,
+    &IDLE_TIMEOUT,
+    &WRITE_TIMEOUT,
+    &CLOSE_TIMEOUT,
+    &DRAIN_TIMEOUT,
+    &TOPIC_IDLE_TIMEOUT,
+    &SLOW_CONSUMER,
+    &LAG_BYTES_MAX,
+    &LAG_MESSAGES_MAX,
+    &LOG_BYTES_MAX,
+    &ASSEMBLY_BYTES_MAX,
+    &REPLY_BYTES_MAX,
+    &SEND_BUFFER_BYTES,
+    &RECEIVE_BUFFER_BYTES,
+    &LOG_LEVEL,
+];
+
+/// `--listen`
+pub static LISTEN: Key<Address> = Key {
+    about: About {
+        name: "listen",
+        group: Group::Listening,
+        default: &["127.0.0.1:8080"],
+        means: "",
+        repeats: true,
+        brief: "address and port to accept connections on",
+        effect: "Give it once for each address. If any of them is not on loopback, the server does not start until \
+                 `--anonymous` says what clients without credentials may do. With port 0 the system chooses a free \
+                 port, which is logged.",
+        reason: "Nobody but this machine can reach loopback, so trying the server out exposes nothing.",
+        memory: "",
+    },
+    kind: Address,
+    field: |config| config.listen.clone(),
+};
+
+/// `--backlog`
+pub static BACKLOG: Key<Counts<u32>> = Key {
+    about: About {
+        name: "backlog",
+        group: Group::Listening,
+        default: &["4096"],
+        means: "",
+        repeats: false,
+        brief: "connections that the kernel holds until they are accepted",
+        effect: "The length of the kernel's queue of each listener. When it is full, further clients have to try \
+                 again, which takes them a second or more. Linux cuts it to `net.core.somaxconn`: raise both.",
+        reason: "It is what `net.core.somaxconn` has been since Linux 5.4, so more would have no effect by itself.",
+        memory: "",
+    },
+    kind: Counts { from: 1, to: 65_535, unit: "connections" },
+    field: |config| vec![config.backlog],
+};
+
+/// `--accepts-per-tick`
+pub static ACCEPTS_PER_TICK: Key<Counts<usize>> = Key {
+    about: About {
+        name: "accepts-per-tick",
+        group: Group::Listening,
+        default: &["64"],
+        means: "",
+        repeats: false,
+        brief: "connections a worker accepts before it turns to its other work",
+        effect: "When everybody reconnects at once, it keeps the storm from starving a running broadcast: a worker \
+                 accepts so many, then reads, delivers and pings, then accepts more. The rest waits in the backlog.",
+        reason: "As many as the sends of one slice of a broadcast, so that neither waits long for the other.",
+        memory: "",
+    },
+    kind: Counts { from: 1, to: 65_536, unit: "connections" },
+    field: |config| vec![config.accepts_per_tick],
+};
+
+/// `--workers`
+pub static WORKERS: Key<Or<Counts<usize>>> = Key {
+    about: About {
+        name: "workers",
+        group: Group::Workers,
+        default: &["auto"],
+        means: "one for each processor that the process may use",
+        repeats: false,
+        brief: "worker threads, each with its own event loop and sockets",
+        effect: "Connections are spread over the workers. Affinity and CPU quotas of a container count: with a quota \
+                 of two processors, `auto` is 2.",
+        reason: "A worker never waits for another, so more than one for a processor only adds switches.",
+        memory: "",
+    },
+    kind: Or { words: &["auto"], kind: Counts { from: 1, to: 256, unit: "threads" } },
+    field: |config| vec![Some(config.workers)],
+};
+
+/// `--pin`
+pub static PIN: Key<Switch> = Key {
+    about: About {
+        name: "pin",
+        group: Group::Workers,
+        default: &["off"],
+        means: "",
+        repeats: false,
+        brief: "bind each worker to a processor of its own",
+        effect: "Saves cache misses on a machine that runs nothing else.",
+        reason: "Beside other programs a bound worker waits for its processor while another one is free.",
+        memory: "",
+    },
+    kind: Switch,
+    field: |config| vec![config.pin],
+};
+
+/// `--mail-len-max`
+pub static MAIL_LEN_MAX: Key<Counts<usize>> = Key {
+    about: About {
+        name: "mail-len-max",
+        group: Group::Workers,
+        default: &["256"],
+        means: "",
+        repeats: false,
+        brief: "requests under way from each worker to each other worker",
+        effect: "A message whose topic is ordered by another worker is a request to it. With this many unanswered, \
+                 a publisher that would send one more is not read until one is answered. Nothing is dropped.",
+        reason: "Enough to fill the way between two busy workers; more would only add latency under load.",
+        memory: "`workers × (workers − 1) × mail-len-max` requests with their messages, counted as a message each.",
+    },
+    kind: Counts { from: 1, to: 65_536, unit: "requests" },
+    field: |config| vec![config.mail_len_max],
+};
+
+/// `--anonymous`
+pub static ANONYMOUS: Key<Words<Anonymous>> = Key {
+    about: About {
+        name: "anonymous",
+        group: Group::Access,
+        default: &[],
+        means: "publish, for this machine only, if every listener is on loopback; has to be given otherwise",
+        repeats: false,
+        brief: "what clients without credentials may do",
+        effect: "`none` refuses them, `subscribe` lets them listen, `publish` lets them subscribe and publish. If it \
+                 is not given and every listener is on loopback, all may publish, but requests whose `Host` or \
+                 `Origin` is not a loopback name are answered with 403: a web page that somebody visits on this \
+                 machine can't reach the server through the browser.",
+        reason: "Open for development without a flag; what others can reach is open only if the operator says so.",
+        memory: "",
+    },
+    kind: Words {
+        placeholder: "none|subscribe|publish",
+        words: &[
+            ("none", Anonymous::None),
+            ("subscribe", Anonymous::Subscribe),
+            ("publish", Anonymous::Publish),
+        ],
+    },
+    field: |config| if config.open_loopback { Vec::new() } else { vec![config.anonymous] },
+};
+
+/// `--allow-origin`
+pub static ALLOW_ORIGIN: Key<Origin> = Key {
+    about: About {
+        name: "allow-origin",
+        group: Group::Access,
+        default: &[],
+        means: "only pages from the host that the request itself names",
+        repeats: true,
+        brief: "web pages that may connect, by their origin",
+        effect: "Browsers name the page's origin in each handshake; a page whose origin matches no pattern is answered \
+                 with 403. `https://*.example.com` is every host below example.com, but not example.com itself; `*` is \
+                 every page. Clients that are not browsers send no origin and are not affected.",
+        reason: "A page of somebody else should not speak to the server in its visitor's name.",
+        memory: "",
+    },
+    kind: Origin,
+    field: |config| config.allow_origin.clone(),
+};
+
+/// `--subprotocol`
+pub static SUBPROTOCOL: Key<Subprotocol> = Key {
+    about: About {
+        name: "subprotocol",
+        group: Group::Access,
+        default: &[],
+        means: "none is selected",
+        repeats: true,
+        brief: "WebSocket subprotocol that a handshake may select",
+        effect: "The first one that the client offers and that is listed here is confirmed. If none is, the handshake \
+                 succeeds without one, and a browser that had asked for one closes the connection. It does not change \
+                 how messages are read.",
+        reason: "Stentor passes payloads on as they are, so it has no subprotocol of its own.",
+        memory: "",
+    },
+    kind: Subprotocol,
+    field: |config| config.subprotocols.clone(),
+};
+
+/// `--echo`
+pub static ECHO: Key<Or<Switch>> = Key {
+    about: About {
+        name: "echo",
+        group: Group::Access,
+        default: &["auto"],
+        means: "on if every listener is on loopback, off otherwise",
+        repeats: false,
+        brief: "serve /echo, which sends every message back",
+        effect: "For conformance suites and latency tests. `--echo` alone is `on`.",
+        reason: "What others can reach should not spend bandwidth on whoever asks.",
+        memory: "",
+    },
+    kind: Or { words: &["auto"], kind: Switch },
+    field: |config| vec![Some(config.echo)],
+};
+
+/// `--max-connections`
+pub static MAX_CONNECTIONS: Key<Or<Counts<usize>>> = Key {
+    about: About {
+        name: "max-connections",
+        group: Group::Limits,
+        default: &["auto"],
+        means: "as many as the limit on open files holds",
+        repeats: false,
+        brief: "open connections in all",
+        effect: "One more is closed as soon as it is accepted, and counted. The limit on open files is the system's \
+                 (`ulimit -n`, `LimitNOFILE=` in systemd); the server raises its soft limit to the hard one.",
+        reason: "The system's own limit is the operator's word already; a second number would only disagree with it.",
+        memory: "256 bytes for each idle connection with one subscription are the budget, beside what the kernel needs \
+                 for its socket: see `--send-buffer-bytes`.",
+    },
+    kind: Or { words: &["auto"], kind: Counts { from: 1, to: CONNECTIONS, unit: "connections" } },
+    field: |config| vec![config.max_connections],
+};
+
+/// `--max-connections-per-ip`
+pub static MAX_CONNECTIONS_PER_IP: Key<Or<Counts<usize>>> = Key {
+    about: About {
+        name: "max-connections-per-ip",
+        group: Group::Limits,
+        default: &["off"],
+        means: "",
+        repeats: false,
+        brief: "open connections from one IP address",
+        effect: "One more is closed as soon as it is accepted, and counted. Set it where clients connect directly, so \
+                 that none can take all connections.",
+        reason: "Behind a proxy all clients have one address, and behind a carrier's NAT thousands have.",
+        memory: "",
+    },
+    kind: Or { words: &["off", "0"], kind: Counts { from: 1, to: CONNECTIONS, unit: "connections" } },
+    field: |config| vec![config.max_connections_per_ip],
+};
+
+/// `--max-topics`
+pub static MAX_TOPICS: Key<Counts<usize>> = Key {
+    about: About {
+        name: "max-topics",
+        group: Group::Limits,
+        default: &["1_000_000"],
+        means: "",
+        repeats: false,
+        brief: "topics that exist at one time",
+        effect: "A topic begins with its first subscriber or message, so clients that may subscribe can make them. \
+                 What would begin one more is refused.",
+        reason: "An idle topic costs at most 400 bytes and its name: a million with names of 20 bytes are 420 MB.",
+        memory: "`max-topics × (400 bytes + name)`; a name has at most 255 bytes, so 655 MB with the default. \
+                 Messages in their logs count for `--log-bytes-max`.",
+    },
+    kind: Counts { from: 1, to: 100_000_000, unit: "topics" },
+    field: |config| vec![config.max_topics],
+};
+
+/// `--max-message-bytes`
+pub static MAX_MESSAGE_BYTES: Key<Sizes> = Key {
+    about: About {
+        name: "max-message-bytes",
+        group: Group::Limits,
+        default: &["1MiB"],
+        means: "",
+        repeats: false,
+        brief: "payload of one message",
+        effect: "A client whose message is larger, in one frame or in all its fragments, is closed with 1009 as soon as \
+                 a frame header says so. May not be more than `--assembly-bytes-max` or `--lag-bytes-max`.",
+        reason: "Broadcast messages are mostly a few hundred bytes; what is much larger is better fetched over HTTP.",
+        memory: "All unfinished messages together: `--assembly-bytes-max`.",
+    },
+    kind: Sizes { from: 1, to: GIB },
+    field: |config| vec![config.max_message_bytes],
+};
+
+/// `--max-fragments`
+pub static MAX_FRAGMENTS: Key<Counts<u32>> = Key {
+    about: About {
+        name: "max-fragments",
+        group: Group::Limits,
+        default: &["100_000"],
+        means: "",
+        repeats: false,
+        brief: "frames that one message may come in",
+        effect: "A client that sends more is closed with 1009. Fragments may be empty, so `--max-message-bytes` alone \
+                 would let one message go on for ever.",
+        reason: "Conformance suites send up to 65,536 (4 MiB in fragments of 64 bytes); no real client comes near.",
+        memory: "",
+    },
+    kind: Counts { from: 1, to: 16_777_216, unit: "frames" },
+    field: |config| vec![config.max_fragments],
+};
+
+/// `--max-head-bytes`
+pub static MAX_HEAD_BYTES: Key<Sizes> = Key {
+    about: About {
+        name: "max-head-bytes",
+        group: Group::Limits,
+        default: &["16KiB"],
+        means: "",
+        repeats: false,
+        brief: "request line and header fields of one request",
+        effect: "A longer head is answered with 431 and the connection is closed.",
+        reason: "Holds the cookies and tokens of any browser; common proxies pass on 8 KiB to 32 KiB.",
+        memory: "`max-head-bytes` for each connection whose head is not complete: 16 MiB for 1,024 of them.",
+    },
+    kind: Sizes { from: KIB, to: MIB },
+    field: |config| vec![config.max_head_bytes],
+};
+
+/// `--handshake-timeout`
+pub static HANDSHAKE_TIMEOUT: Key<Times> = Key {
+    about: About {
+        name: "handshake-timeout",
+        group: Group::Timeouts,
+        default: &["10s"],
+        means: "",
+        repeats: false,
+        brief: "time for a new connection to send its whole request head",
+        effect: "Counted from accept; bytes that trickle in don't extend it. Then the connection is closed.",
+        reason: "A slow phone with lost packets needs a few seconds; who needs more is holding the socket open.",
+        memory: "",
+    },
+    kind: TIMES,
+    field: |config| vec![config.handshake_timeout],
+};
+
+/// `--message-timeout`
+pub static MESSAGE_TIMEOUT: Key<Times> = Key {
+    about: About {
+        name: "message-timeout",
+        group: Group::Timeouts,
+        default: &["60s"],
+        means: "",
+        repeats: false,
+        brief: "time for a started message to be whole",
+        effect: "From the first byte of a message to the last of its last fragment. Then the connection is closed, and \
+                 what it had sent of the message is dropped.",
+        reason: "1 MiB at 150 kbit/s takes 56 seconds; slower senders should send smaller messages.",
+        memory: "",
+    },
+    kind: TIMES,
+    field: |config| vec![config.message_timeout],
+};
+
+/// `--ping-interval`
+pub static PING_INTERVAL: Key<Or<Times>> = Key {
+    about: About {
+        name: "ping-interval",
+        group: Group::Timeouts,
+        default: &["25s"],
+        means: "",
+        repeats: false,
+        brief: "silence of a client after which it is pinged",
+        effect: "Any byte received counts as life, so a client that sends is not pinged. While a ping is unanswered no \
+                 other is sent. With `off` a client that vanished without a word is noticed only when bytes for it \
+                 wait longer than `--write-timeout`.",
+        reason: "Proxies and NATs forget a silent connection after 30 to 60 seconds.",
+        memory: "",
+    },
+    kind: Or { words: &["off", "0"], kind: TIMES },
+    field: |config| vec![config.ping_interval],
+};
+
+/// `--pong-timeout`
+pub static PONG_TIMEOUT: Key<Times> = Key {
+    about: About {
+        name: "pong-timeout",
+        group: Group::Timeouts,
+        default: &["10s"],
+        means: "",
+        repeats: false,
+        brief: "further silence after a ping that ends the connection",
+        effect: "Any byte received counts, not only the pong. A vanished client is gone after `--ping-interval` and \
+                 `--pong-timeout` together; either may be the longer one. Without pings it has no effect.",
+        reason: "Longer than any round trip that still works, and a phone's radio waking up.",
+        memory: "",
+    },
+    kind: TIMES,
+    field: |config| vec![config.pong_timeout],
+};
+
+/// `--idle-timeout`
+pub static IDLE_TIMEOUT: Key<Or<Times>> = Key {
+    about: About {
+        name: "idle-timeout",
+        group: Group::Timeouts,
+        default: &["off"],
+        means: "",
+        repeats: false,
+        brief: "time without a message from the client",
+        effect: "Only messages from the client count: neither what it receives nor pongs keep it. Then it is closed.",
+        reason: "Most clients of a broadcast only listen, and would be closed for it.",
+        memory: "",
+    },
+    kind: Or { words: &["off", "0"], kind: TIMES },
+    field: |config| vec![config.idle_timeout],
+};
+
+/// `--write-timeout`
+pub static WRITE_TIMEOUT: Key<Times> = Key {
+    about: About {
+        name: "write-timeout",
+        group: Group::Timeouts,
+        default: &["30s"],
+        means: "",
+        repeats: false,
+        brief: "time for which a socket may take no byte while bytes wait for it",
+        effect: "Then the connection is reset: a socket that takes nothing can't take a close frame. A slow subscriber \
+                 that still reads is judged by its lag instead.",
+        reason: "Outlasts a train's tunnel, and frees the kernel's memory of readers that are gone.",
+        memory: "",
+    },
+    kind: TIMES,
+    field: |config| vec![config.write_timeout],
+};
+
+/// `--close-timeout`
+pub static CLOSE_TIMEOUT: Key<Times> = Key {
+    about: About {
+        name: "close-timeout",
+        group: Group::Timeouts,
+        default: &["5s"],
+        means: "",
+        repeats: false,
+        brief: "time for a client to answer the server's close frame",
+        effect: "Then the TCP connection is closed without the answer.",
+        reason: "A round trip on a bad line; clients that answer at all do so at once.",
+        memory: "",
+    },
+    kind: TIMES,
+    field: |config| vec![config.close_timeout],
+};
+
+/// `--drain-timeout`
+pub static DRAIN_TIMEOUT: Key<Times> = Key {
+    about: About {
+        name: "drain-timeout",
+        group: Group::Timeouts,
+        default: &["10s"],
+        means: "",
+        repeats: false,
+        brief: "time over which a graceful stop closes its clients",
+        effect: "SIGTERM stops accepting and closes the clients with 1001, spread evenly over this time, so that they \
+                 do not all return to another server in the same moment. `0s` closes them at once.",
+        reason: "Well within the 30 seconds that Kubernetes waits before it kills, with `--close-timeout` on top.",
+        memory: "",
+    },
+    kind: Times { from: Duration::ZERO, to: Duration::from_secs(3600) },
+    field: |config| vec![config.drain_timeout],
+};
+
+/// `--topic-idle-timeout`
+pub static TOPIC_IDLE_TIMEOUT: Key<Times> = Key {
+    about: About {
+        name: "topic-idle-timeout",
+        group: Group::Timeouts,
+        default: &["60s"],
+        means: "",
+        repeats: false,
+        brief: "time for which a topic that nobody uses goes on existing",
+        effect: "A topic without subscribers and without new messages vanishes then, and begins with a new epoch and \
+                 offset 1 if it returns.",
+        reason: "Bridges a reconnect of all its subscribers; names that are used once don't fill `--max-topics`.",
+        memory: "",
+    },
+    kind: TIMES,
+    field: |config| vec![config.topic_idle_timeout],
+};
+
+/// `--slow-consumer`
+pub static SLOW_CONSUMER: Key<Words<SlowConsumer>> = Key {
+    about: About {
+        name: "slow-consumer",
+        group: Group::SlowConsumers,
+        default: &["disconnect"],
+        means: "",
+        repeats: false,
+        brief: "what happens to a subscriber that lags too far",
+        effect: "A slow consumer is a subscriber whose own socket refuses bytes and that lags more than \
+                 `--lag-bytes-max` or `--lag-messages-max`. `disconnect` closes it with 1013 (try again later), or \
+                 resets it where its socket no longer takes the close frame. It is never the server's own lateness: \
+                 when that lags, publishers are held back.",
+        reason: "A client that is told can return and catch up; one that silently misses messages can't know.",
+        memory: "",
+    },
+    kind: Words { placeholder: "disconnect", words: &[("disconnect", SlowConsumer::Disconnect)] },
+    field: |config| vec![config.slow_consumer],
+};
+
+/// `--lag-bytes-max`
+pub static LAG_BYTES_MAX: Key<Sizes> = Key {
+    about: About {
+        name: "lag-bytes-max",
+        group: Group::SlowConsumers,
+        default: &["1MiB"],
+        means: "",
+        repeats: false,
+        brief: "lag behind a topic's newest message, in bytes",
+        effect: "A subscriber whose own socket refuses bytes is closed once it lags by all of it. A publisher is held \
+                 back, its socket not read, once the server's own delivery lags by half of it. At least \
+                 `--max-message-bytes`, since otherwise one message could cut off subscribers that keep up.",
+        reason: "Seconds of a busy topic on a mobile line, and short enough to be worth catching up.",
+        memory: "So much for each topic that is in use, whatever the number of slow subscribers, since all read one \
+                 log; together at most `--log-bytes-max`.",
+    },
+    kind: Sizes { from: KIB, to: 64 * GIB },
+    field: |config| vec![config.lag_bytes_max],
+};
+
+/// `--lag-messages-max`
+pub static LAG_MESSAGES_MAX: Key<Counts<u64>> = Key {
+    about: About {
+        name: "lag-messages-max",
+        group: Group::SlowConsumers,
+        default: &["10_000"],
+        means: "",
+        repeats: false,
+        brief: "lag behind a topic's newest message, in messages",
+        effect: "As `--lag-bytes-max`, for topics of small messages; whichever is reached first counts.",
+        reason: "With messages of 100 bytes it is reached together with the default of `--lag-bytes-max`.",
+        memory: "",
+    },
+    kind: Counts { from: 2, to: 1_000_000_000, unit: "messages" },
+    field: |config| vec![config.lag_messages_max],
+};
+
+/// `--log-bytes-max`
+pub static LOG_BYTES_MAX: Key<Sizes> = Key {
+    about: About {
+        name: "log-bytes-max",
+        group: Group::Memory,
+        default: &["1GiB"],
+        means: "",
+        repeats: false,
+        brief: "logs of all topics together",
+        effect: "What messages occupy until every subscriber has them or lags too far. At the bound publishers are held \
+                 back, their sockets not read, until there is room. At least `--lag-bytes-max`.",
+        reason: "Room for 1,000 topics that all lag by 1 MiB, on a machine of 4 GiB.",
+        memory: "This is the bound.",
+    },
+    kind: Sizes { from: 64 * KIB, to: TIB },
+    field: |config| vec![config.log_bytes_max],
+};
+
+/// `--assembly-bytes-max`
+pub static ASSEMBLY_BYTES_MAX: Key<Sizes> = Key {
+    about: About {
+        name: "assembly-bytes-max",
+        group: Group::Memory,
+        default: &["256MiB"],
+        means: "",
+        repeats: false,
+        brief: "half-received messages of all connections together",
+        effect: "A message that is not whole waits in a buffer of its connection. A client whose message would pass the \
+                 bound is closed with 1013. At least `--max-message-bytes`.",
+        reason: "256 clients may be in the middle of a message of 1 MiB, or 16,384 in one of 16 KiB.",
+        memory: "This is the bound.",
+    },
+    kind: Sizes { from: 64 * KIB, to: TIB },
+    field: |config| vec![config.assembly_bytes_max],
+};
+
+/// `--reply-bytes-max`
+pub static REPLY_BYTES_MAX: Key<Sizes> = Key {
+    about: About {
+        name: "reply-bytes-max",
+        group: Group::Memory,
+        default: &["1MiB"],
+        means: "",
+        repeats: false,
+        brief: "replies that wait for one connection",
+        effect: "Replies are what a connection gets beside its topics: echoes, pongs, responses. A client that asks and \
+                 does not read is itself not read once so much waits for it, until it has left.",
+        reason: "One echoed message of the largest size; who reads what it asks for never has more.",
+        memory: "`reply-bytes-max` and one message for each connection that asks without reading.",
+    },
+    kind: Sizes { from: 4 * KIB, to: GIB },
+    field: |config| vec![config.reply_bytes_max],
+};
+
+/// `--send-buffer-bytes`
+pub static SEND_BUFFER_BYTES: Key<Sizes> = Key {
+    about: About {
+        name: "send-buffer-bytes",
+        group: Group::Memory,
+        default: &["64KiB"],
+        means: "",
+        repeats: false,
+        brief: "kernel's send buffer of each connection (SO_SNDBUF)",
+        effect: "Smaller saves kernel memory for readers that are stuck; larger lets bursts leave in fewer calls, and \
+                 one connection's throughput is at most this in each round trip. Linux cuts it to \
+                 `net.core.wmem_max`.",
+        reason: "Left alone, the kernel lets one stuck reader hold 3.9 MB. With 1,024 or more pending messages 64 KiB \
+                 costs 7 to 11 % of throughput and 16 KiB 21 to 26 %; with fewer, nothing measurable.",
+        memory: "A stuck reader holds about twice this in the kernel: 130 KB with the default, 1.3 GB for 10,000.",
+    },
+    kind: Sizes { from: 4 * KIB, to: GIB },
+    field: |config| vec![config.send_buffer_bytes],
+};
+
+/// `--receive-buffer-bytes`
+pub static RECEIVE_BUFFER_BYTES: Key<Or<Sizes>> = Key {
+    about: About {
+        name: "receive-buffer-bytes",
+        group: Group::Memory,
+        default: &["kernel"],
+        means: "the kernel's own choice, which grows with the traffic",
+        repeats: false,
+        brief: "kernel's receive buffer of each connection (SO_RCVBUF)",
+        effect: "Bounds what a publisher that is held back can leave in the kernel. A set size no longer grows, and \
+                 bounds the throughput of one connection to this in each round trip. Linux cuts it to \
+                 `net.core.rmem_max`.",
+        reason: "Most clients of a broadcast send little, and the kernel then reserves little.",
+        memory: "About twice this in the kernel for each connection that is not read; with `kernel`, up to \
+                 `net.ipv4.tcp_rmem`.",
+    },
+    kind: Or { words: &["kernel"], kind: Sizes { from: 4 * KIB, to: GIB } },
+    field: |config| vec![config.receive_buffer_bytes],
+};
+
+/// `--log-level`
+pub static LOG_LEVEL: Key<Words<LogLevel>> = Key {
+    about: About {
+        name: "log-level",
+        group: Group::Logging,
+        default: &["info"],
+        means: "",
+        repeats: false,
+        brief: "how much is logged, on stderr",
+        effect: "`error`: what the operator has to put right. `warn`: also what is refused or cut off. `info`: also \
+                 start, stop and changes. `debug`: also each connection. `trace`: also each message.",
+        reason: "Quiet in operation, whatever the number of clients.",
+        memory: "",
+    },
+    kind: Words {
+        placeholder: "LEVEL",
+        words: &[
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ],
+    },
+    field: |config| vec![config.log_level],
+};

@@ -1,0 +1,179 @@
+//! The readiness driver: epoll through mio.
+//!
+//! Each socket is registered once, edge-triggered, for both directions; after that no `epoll_ctl` is ever
+//! needed. A socket that never refuses bytes costs no write event.
+
+use std::{
+    io::{self, ErrorKind, IoSlice, Read, Write},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use mio::{
+    Events, Interest, Poll, Token, Waker,
+    net::{TcpListener, TcpStream},
+};
+
+use super::{Driver, End, Event, Received, Sent, Wake};
+
+/// Events taken from the kernel per wait.
+const EVENTS_PER_WAIT: usize = 1024;
+
+const WAKER: Token = Token(usize::MAX);
+/// Listeners have the tokens from here up to the waker's; sockets have their slots'.
+const LISTENERS: usize = usize::MAX - 1024;
+
+/// epoll through mio.
+pub struct Epoll {
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+    listeners: Vec<TcpListener>,
+    sockets: Vec<Option<TcpStream>>,
+}
+
+impl Epoll {
+    /// A driver that accepts from `listeners`.
+    ///
+    /// # Errors
+    /// The kernel gives no epoll or event descriptor.
+    pub fn new(listeners: Vec<std::net::TcpListener>) -> io::Result<Epoll> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let mut listeners: Vec<_> = listeners.into_iter().map(TcpListener::from_std).collect();
+        for (i, listener) in listeners.iter_mut().enumerate() {
+            poll.registry().register(listener, Token(LISTENERS + i), Interest::READABLE)?;
+        }
+        let events = Events::with_capacity(EVENTS_PER_WAIT);
+        Ok(Epoll { poll, events, waker, listeners, sockets: Vec::new() })
+    }
+
+    fn socket(&self, slot: u32) -> Option<&TcpStream> {
+        self.sockets.get(slot as usize)?.as_ref()
+    }
+}
+
+fn outcome(result: io::Result<usize>) -> Sent {
+    match result {
+        Ok(0) => Sent::Failed,
+        Ok(bytes) => Sent::Bytes(bytes),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Sent::Refused,
+        Err(_) => Sent::Failed,
+    }
+}
+
+impl Driver for Epoll {
+    type Socket = TcpStream;
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        for event in &self.events {
+            let token = event.token();
+            if token == WAKER {
+                continue;
+            }
+            if token.0 >= LISTENERS {
+                events.push(Event::Acceptable);
+                continue;
+            }
+            let slot = u32::try_from(token.0).expect("sockets' tokens are slots");
+            if event.is_writable() {
+                events.push(Event::Writable(slot));
+            }
+            let to_end = event.is_read_closed() || event.is_error();
+            if event.is_readable() || to_end {
+                events.push(Event::Readable { slot, to_end });
+            }
+        }
+        Ok(())
+    }
+
+    fn wake(&self) -> Wake {
+        let waker = Arc::clone(&self.waker);
+        Arc::new(move || {
+            // Can only fail when the counter of the event descriptor is full, and then it is awake.
+            let _ = waker.wake();
+        })
+    }
+
+    fn accept(&mut self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        for listener in &self.listeners {
+            loop {
+                match listener.accept() {
+                    Ok(accepted) => return Ok(Some(accepted)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    // The peer was gone before it was accepted: go on with the next.
+                    Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn stop_listening(&mut self) {
+        self.listeners.clear();
+    }
+
+    fn add(&mut self, slot: u32, mut socket: TcpStream) -> io::Result<()> {
+        self.poll.registry().register(
+            &mut socket,
+            Token(slot as usize),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        let at = slot as usize;
+        if at >= self.sockets.len() {
+            self.sockets.resize_with(at + 1, || None);
+        }
+        self.sockets[at] = Some(socket);
+        Ok(())
+    }
+
+    fn receive(&mut self, slot: u32, buffer: &mut [u8]) -> Received {
+        let Some(mut socket) = self.socket(slot) else { return Received::Failed(ErrorKind::NotConnected) };
+        loop {
+            return match socket.read(buffer) {
+                Ok(0) => Received::End,
+                Ok(bytes) => Received::Bytes(bytes),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Empty,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => Received::Failed(error.kind()),
+            };
+        }
+    }
+
+    fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent {
+        match self.socket(slot) {
+            Some(mut socket) => outcome(socket.write(bytes)),
+            None => Sent::Failed,
+        }
+    }
+
+    fn send_vectored(&mut self, slot: u32, parts: &[IoSlice<'_>]) -> Sent {
+        match self.socket(slot) {
+            Some(mut socket) => outcome(socket.write_vectored(parts)),
+            None => Sent::Failed,
+        }
+    }
+
+    fn submit(&mut self, _outcomes: &mut Vec<(u32, Sent)>) {}
+
+    fn finish(&mut self, slot: u32) {
+        if let Some(socket) = self.socket(slot) {
+            // Fails only where the peer is gone already; the next receive says so.
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    fn remove(&mut self, slot: u32, end: End) {
+        let Some(socket) = self.sockets.get_mut(slot as usize).and_then(Option::take) else { return };
+        if end == End::Reset {
+            // Closing a socket with a linger time of 0 resets it. Where that can't be set it is closed.
+            let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
