@@ -1,0 +1,314 @@
+//! Sessions: what a connection means to its owner. Sans-I/O.
+//!
+//! A [`Session`] is one value per connection, so its fields are the connection's own data. The engine calls
+//! it when something happened; it answers with commands to its [`Context`]. Commands take effect at once on
+//! the server's state, never on a socket: what is sent leaves in the tick's sweep and flush.
+//!
+//! ```text
+//!   open ─▶ message | ping | pong | timer | error ─▶ … ─▶ close
+//! ```
+//!
+//! [`raw`] and [`echo`] are the dialects so far, [`routes`] decides which request gets which.
+
+pub mod echo;
+pub mod page;
+pub mod raw;
+pub mod routes;
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+
+pub use crate::{
+    broker::name::TopicName,
+    protocol::{
+        http::{Refusal, Request},
+        ws::{CloseCode, Kind},
+    },
+};
+use crate::protocol::ws::{self, HEADER_ROOM, Payload};
+
+/// A complete message: text (valid UTF-8) or binary, with room for a frame's header before it.
+pub type Message<'a> = ws::Message<'a>;
+
+/// A text message to send or publish.
+pub fn text(text: &str) -> Message<'static> {
+    message(Kind::Text, text.as_bytes())
+}
+
+/// A binary message to send or publish.
+pub fn binary(bytes: &[u8]) -> Message<'static> {
+    message(Kind::Binary, bytes)
+}
+
+fn message(kind: Kind, bytes: &[u8]) -> Message<'static> {
+    let mut buffer = BytesMut::with_capacity(HEADER_ROOM + bytes.len());
+    buffer.resize(HEADER_ROOM, 0);
+    buffer.extend_from_slice(bytes);
+    Message { kind, payload: Payload::Owned { buffer, start: HEADER_ROOM } }
+}
+
+/// The request that opened a connection.
+#[derive(Debug)]
+pub struct Handshake<'a> {
+    /// Path, query, headers.
+    pub request: &'a Request,
+    /// The client's address.
+    pub address: SocketAddr,
+    /// What was selected of the subprotocols that the client offered.
+    pub subprotocol: Option<&'a str>,
+}
+
+/// What one connection does. The value lives on the connection's worker and is never shared.
+///
+/// A session that returns an error or panics closes its own connection with 1011, is counted, and hurts
+/// nobody else.
+pub trait Session {
+    /// The handshake is valid. The client gets its 101 when this has returned and all subscriptions made
+    /// here stand; whoever subscribes here misses nothing that is published after the client is connected.
+    ///
+    /// # Errors
+    /// The client gets the refusal instead.
+    fn open(&mut self, context: &mut Context<'_>, handshake: &Handshake<'_>) -> Result<(), Refusal> {
+        let _ = (context, handshake);
+        Ok(())
+    }
+
+    /// A complete message came.
+    ///
+    /// # Errors
+    /// Closes the connection with 1011.
+    fn message(&mut self, context: &mut Context<'_>, message: Message<'_>) -> Result<(), Failure>;
+
+    /// A ping came (0 to 125 bytes); the pong is sent without this session's doing.
+    ///
+    /// # Errors
+    /// Closes the connection with 1011.
+    fn ping(&mut self, context: &mut Context<'_>, payload: &[u8]) -> Result<(), Failure> {
+        let _ = (context, payload);
+        Ok(())
+    }
+
+    /// A pong came (0 to 125 bytes), to our ping or unasked.
+    ///
+    /// # Errors
+    /// Closes the connection with 1011.
+    fn pong(&mut self, context: &mut Context<'_>, payload: &[u8]) -> Result<(), Failure> {
+        let _ = (context, payload);
+        Ok(())
+    }
+
+    /// The time set with [`Context::set_timer`] has come.
+    ///
+    /// # Errors
+    /// Closes the connection with 1011.
+    fn timer(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let _ = context;
+        Ok(())
+    }
+
+    /// A command of this session could not be carried out, or its client broke the protocol (a close
+    /// follows then).
+    ///
+    /// # Errors
+    /// Closes the connection with 1011.
+    fn error(&mut self, context: &mut Context<'_>, error: &Error) -> Result<(), Failure> {
+        let _ = (context, error);
+        Ok(())
+    }
+
+    /// The connection is over. Nothing can be sent any more; subscriptions are gone.
+    fn close(&mut self, close: &Close<'_>) {
+        let _ = close;
+    }
+}
+
+/// What went wrong inside a session: its connection is closed with 1011.
+#[derive(Debug)]
+pub struct Failure(pub Box<dyn std::error::Error + Send + Sync>);
+
+impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure(error.into())
+    }
+}
+
+/// What [`Session::error`] is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// The topic does not exist and `--max-topics` are there already: the subscription was not made, or
+    /// the message was dropped.
+    TooManyTopics,
+    /// The client broke the protocol; the connection is being closed.
+    Protocol(ws::ProtocolError),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::TooManyTopics => f.write_str("no further topic can be created: --max-topics is reached"),
+            Error::Protocol(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Close<'a> {
+    /// The code of the close frame that the client sent, or that we sent without an answer; 1005 where it
+    /// had none, 1006 where there was no close frame at all.
+    pub code: CloseCode,
+    /// The reason beside the code.
+    pub reason: &'a str,
+    /// Whether both sides exchanged close frames.
+    pub clean: bool,
+}
+
+/// Where a connection stands (RFC 6455 section 7.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// The handshake is not answered yet.
+    Opening,
+    /// Messages go both ways.
+    Open,
+    /// A close frame was sent or received; nothing more is sent.
+    Closing,
+}
+
+/// A command of a session, as the engine sees it. Sessions use the methods of [`Context`].
+pub trait Sink {
+    /// See [`Context::send`].
+    fn send(&mut self, message: Message<'_>);
+    /// See [`Context::publish`].
+    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience);
+    /// See [`Context::subscribe`].
+    fn subscribe(&mut self, topic: &TopicName) -> TopicName;
+    /// See [`Context::unsubscribe`].
+    fn unsubscribe(&mut self, topic: &TopicName);
+    /// See [`Context::set_timer`].
+    fn set_timer(&mut self, after: Option<Duration>);
+    /// See [`Context::ping`].
+    fn ping(&mut self, payload: &[u8]);
+    /// See [`Context::close`].
+    fn close(&mut self, code: CloseCode, reason: &str);
+    /// See [`Context::terminate`].
+    fn terminate(&mut self);
+    /// See [`Context::buffered_amount`].
+    fn buffered_amount(&self) -> usize;
+    /// See [`Context::state`].
+    fn state(&self) -> State;
+}
+
+/// Who gets a published message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audience {
+    /// All subscribers of the topic.
+    All,
+    /// All but this connection.
+    Others,
+}
+
+/// What a session can do to its connection and to topics.
+pub struct Context<'a> {
+    sink: &'a mut dyn Sink,
+}
+
+impl<'a> Context<'a> {
+    /// A context whose commands go to `sink`.
+    pub fn new(sink: &'a mut dyn Sink) -> Context<'a> {
+        Context { sink }
+    }
+
+    /// Sends a message to this client alone.
+    pub fn send(&mut self, message: Message<'_>) {
+        self.sink.send(message);
+    }
+
+    /// Publishes a message to a topic, which is created if need be. Where the topic's window is full the
+    /// message waits and this connection is not read until it was taken: nothing is dropped. A topic that
+    /// can't be created is reported through [`Session::error`].
+    pub fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience) {
+        self.sink.publish(topic, message, to);
+    }
+
+    /// Subscribes this connection to a topic, from the next message on. A second subscription to the same
+    /// topic changes nothing. Returns the name in its shared form, the one to keep.
+    pub fn subscribe(&mut self, topic: &TopicName) -> TopicName {
+        self.sink.subscribe(topic)
+    }
+
+    /// Ends the subscription. A message that has begun to leave is finished.
+    pub fn unsubscribe(&mut self, topic: &TopicName) {
+        self.sink.unsubscribe(topic);
+    }
+
+    /// Has [`Session::timer`] called once, `after` this time (rounded up to tenths of a second). Replaces
+    /// the timer that is set; `None` takes it away.
+    pub fn set_timer(&mut self, after: Option<Duration>) {
+        self.sink.set_timer(after);
+    }
+
+    /// Sends a ping with a payload of up to 125 bytes (what is longer is cut).
+    pub fn ping(&mut self, payload: &[u8]) {
+        self.sink.ping(payload);
+    }
+
+    /// Closes the connection with a close frame (RFC 6455 section 7.1.2). The reason is cut to 123 bytes.
+    pub fn close(&mut self, code: CloseCode, reason: &str) {
+        self.sink.close(code, reason);
+    }
+
+    /// Ends the connection at once, without a close frame.
+    pub fn terminate(&mut self) {
+        self.sink.terminate();
+    }
+
+    /// Bytes that this client has not been sent yet: what waits for it alone, and what its subscriptions
+    /// have before them.
+    pub fn buffered_amount(&self) -> usize {
+        self.sink.buffered_amount()
+    }
+
+    /// Where the connection stands.
+    pub fn state(&self) -> State {
+        self.sink.state()
+    }
+}
+
+/// What a request gets.
+pub enum Route {
+    /// A WebSocket: the upgrade was valid and this session takes over.
+    Upgrade {
+        /// The session.
+        session: Box<dyn Session>,
+        /// The 101 response, to be sent once the session has opened.
+        response: Vec<u8>,
+        /// What was selected of the subprotocols.
+        subprotocol: Option<String>,
+    },
+    /// An answer. The connection goes on if HTTP lets it.
+    Respond(crate::protocol::http::Response),
+    /// An answer that refuses; counted by its reason.
+    Refuse(Refusal),
+}
+
+/// Decides what a request gets. One value serves all workers.
+pub trait Router: Send + Sync {
+    /// Routes one request.
+    fn route(&self, request: &Request, address: SocketAddr) -> Route;
+}
+
+/// A finished frame for one connection.
+pub(crate) fn frame_of(message: Message<'_>) -> ws::Frame<'_> {
+    message.payload.into_frame(message.kind)
+}
+
+/// A frame's bytes in a form that can be kept.
+pub(crate) fn kept(frame: ws::Frame<'_>) -> Bytes {
+    match frame {
+        ws::Frame::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+        ws::Frame::Owned(bytes) => bytes,
+    }
+}

@@ -1,0 +1,57 @@
+//! The raw dialect, `/ws/{topic}`: each message received is a payload, each message sent is published.
+//! Text stays text, binary stays binary.
+//!
+//! `?mode=sub|pub|both` (default `both`), `?echo=off` leaves out what one published oneself.
+
+use super::{Audience, CloseCode, Context, Error, Failure, Handshake, Message, Refusal, Session, TopicName};
+
+/// What a client of the raw dialect wants, and may, do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Receive only.
+    Subscribe,
+    /// Send only.
+    Publish,
+    /// Both.
+    Both,
+}
+
+/// A raw connection.
+#[derive(Debug)]
+pub struct Raw {
+    topic: TopicName,
+    mode: Mode,
+    audience: Audience,
+}
+
+impl Raw {
+    /// A connection to `topic`.
+    pub fn new(topic: TopicName, mode: Mode, audience: Audience) -> Raw {
+        Raw { topic, mode, audience }
+    }
+}
+
+impl Session for Raw {
+    fn open(&mut self, context: &mut Context<'_>, _handshake: &Handshake<'_>) -> Result<(), Refusal> {
+        if self.mode != Mode::Publish {
+            self.topic = context.subscribe(&self.topic);
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, context: &mut Context<'_>, message: Message<'_>) -> Result<(), Failure> {
+        if self.mode == Mode::Subscribe {
+            context.close(CloseCode::POLICY, "this connection may only subscribe");
+        } else {
+            context.publish(&self.topic, message, self.audience);
+        }
+        Ok(())
+    }
+
+    fn error(&mut self, context: &mut Context<'_>, error: &Error) -> Result<(), Failure> {
+        if *error == Error::TooManyTopics {
+            context.close(CloseCode::TRY_AGAIN_LATER, "too many topics");
+        }
+        Ok(())
+    }
+}
