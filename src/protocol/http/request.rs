@@ -1,0 +1,314 @@
+//! Request heads (RFC 9112 §2 to §6): the bytes up to the empty line, parsed once into an owned value.
+//!
+//! `httparse` knows the grammar; here are the rules between headers, the limits, and the queries that the rest asks.
+//! A head that two parties could read differently (obs-fold, repeated Host, contradicting lengths) is refused, since
+//! proxies stand in between.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::Refusal;
+
+/// What a request head may measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// The most bytes from the request line to the empty line.
+    pub head_bytes_max: usize,
+    /// The most header lines.
+    pub headers_max: usize,
+}
+
+/// The request's method (RFC 9110 §9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// GET
+    Get,
+    /// HEAD: like GET, but the answer has no body.
+    Head,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+    /// DELETE
+    Delete,
+    /// OPTIONS
+    Options,
+    /// PATCH
+    Patch,
+    /// Any other token; methods are case-sensitive, so `get` is one.
+    Other,
+}
+
+impl Method {
+    fn parse(token: &str) -> Self {
+        match token {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "DELETE" => Self::Delete,
+            "OPTIONS" => Self::Options,
+            "PATCH" => Self::Patch,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The protocol version of the request (RFC 9112 §2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// HTTP/1.0: no upgrade, and the connection ends after the answer unless asked otherwise.
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+/// A request head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What to do.
+    pub method: Method,
+    /// The path as it was sent, percent-encoded, beginning with `/`; `*` for `OPTIONS *`. See [`decode_segments`].
+    pub path: String,
+    /// What follows the first `?`, as it was sent.
+    pub query: Option<String>,
+    /// The version on the request line.
+    pub version: Version,
+    headers: Vec<(String, String)>,
+    content_length: Option<u64>,
+}
+
+impl Request {
+    /// The value of the first header line of this name, in any case; without the whitespace around it.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers(name).next()
+    }
+
+    /// The values of all header lines of this name, in the order of the request.
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.all_headers().filter_map(move |(other, value)| other.eq_ignore_ascii_case(name).then_some(value))
+    }
+
+    /// All header lines, as name and value. Bytes that are not UTF-8 have become U+FFFD.
+    pub fn all_headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The members of a comma-separated list over all header lines of this name, trimmed, without empty ones
+    /// (RFC 9110 §5.6.1).
+    pub fn list(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.headers(name)
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .filter(|member| !member.is_empty())
+    }
+
+    /// The first value of this key in the query, decoded; an empty one for a key without `=`.
+    pub fn query_value(&self, key: &str) -> Option<String> {
+        self.query_pairs().find_map(|(other, value)| (other == key).then(|| value.into_owned()))
+    }
+
+    /// All keys and values of the query, with `+` and percent-encoding decoded as browsers write them
+    /// (WHATWG URL, application/x-www-form-urlencoded). Bytes that are not UTF-8 become U+FFFD.
+    pub fn query_pairs(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        let query = self.query.as_deref().unwrap_or_default();
+        query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode_form(key), decode_form(value))
+        })
+    }
+
+    /// The connection may serve another request after this one (RFC 9112 §9.3).
+    pub fn keep_alive(&self) -> bool {
+        let says = |option: &str| self.list("connection").any(|member| member.eq_ignore_ascii_case(option));
+        match self.version {
+            Version::Http11 => !says("close"),
+            Version::Http10 => says("keep-alive") && !says("close"),
+        }
+    }
+
+    /// The length of the body, if it is declared.
+    pub fn content_length(&self) -> Option<u64> {
+        self.content_length
+    }
+
+    /// The body comes in chunks or another transfer coding, so its length is not known.
+    pub fn has_transfer_encoding(&self) -> bool {
+        self.header("transfer-encoding").is_some()
+    }
+
+    /// A body follows the head (RFC 9112 §6).
+    pub fn has_body(&self) -> bool {
+        self.content_length.is_some_and(|len| len > 0) || self.has_transfer_encoding()
+    }
+}
+
+/// Parses the request head at the front of `bytes`: the request and how many bytes it took.
+///
+/// `None`: more bytes are needed, fewer than `head_bytes_max` in all. Refused are: what is not HTTP/1.x, as soon as
+/// it shows (400); obs-fold, whitespace before a colon, more than one Host or none in HTTP/1.1, contradicting lengths
+/// (400; RFC 9112 §3.2, §5.1, §5.2, §6.3); a head over a limit (431).
+pub fn parse_request(bytes: &[u8], limits: &HeadLimits) -> Result<Option<(Request, usize)>, Refusal> {
+    let in_limit = &bytes[..bytes.len().min(limits.head_bytes_max)];
+    let mut headers = vec![httparse::EMPTY_HEADER; limits.headers_max];
+    let mut head = httparse::Request::new(&mut headers);
+    let consumed = match head.parse(in_limit) {
+        Ok(httparse::Status::Complete(consumed)) => consumed,
+        Ok(httparse::Status::Partial) if bytes.len() < limits.head_bytes_max => return Ok(None),
+        Ok(httparse::Status::Partial) => {
+            return Err(Refusal::headers_too_large(
+                "head_too_long",
+                format!(
+                    "the request head is longer than {} bytes: send fewer or shorter headers",
+                    limits.head_bytes_max
+                ),
+            ));
+        }
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Refusal::headers_too_large(
+                "too_many_headers",
+                format!("the request has more than {} headers: send fewer", limits.headers_max),
+            ));
+        }
+        Err(error) => return Err(malformed(bytes, error)),
+    };
+    // Present, since the parse was complete.
+    let (method, target) = (head.method.unwrap_or_default(), head.path.unwrap_or_default());
+    let (path, query) = split_target(target)?;
+    let headers = head
+        .headers
+        .iter()
+        .map(|header| (header.name.to_owned(), String::from_utf8_lossy(header.value).into_owned()))
+        .collect();
+    let mut request = Request {
+        method: Method::parse(method),
+        path: path.to_owned(),
+        query: query.map(str::to_owned),
+        version: if head.version == Some(0) { Version::Http10 } else { Version::Http11 },
+        headers,
+        content_length: None,
+    };
+    check_host(&request)?;
+    request.content_length = content_length(&request)?;
+    Ok(Some((request, consumed)))
+}
+
+/// Splits a path at `/` and percent-decodes each segment: `/ws/a%2Fb` is `["ws", "a/b"]`.
+///
+/// `/` alone has no segments; a slash at the end makes a last, empty one. Refused with 400: a `%` without two
+/// hexadecimal digits, bytes that are not UTF-8.
+pub fn decode_segments(path: &str) -> Result<Vec<String>, Refusal> {
+    match path.strip_prefix('/').unwrap_or(path) {
+        "" => Ok(Vec::new()),
+        path => path.split('/').map(decode_segment).collect(),
+    }
+}
+
+fn decode_segment(segment: &str) -> Result<String, Refusal> {
+    let hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = segment.as_bytes();
+    let bad_escape =
+        memchr::memchr_iter(b'%', bytes).any(|at| !hex(bytes.get(at + 1)) || !hex(bytes.get(at + 2)));
+    if bad_escape {
+        return Err(Refusal::bad_request(
+            "path_escape",
+            "the path has a '%' without two hexadecimal digits: write '%' itself as %25",
+        ));
+    }
+    match percent_decode_str(segment).decode_utf8() {
+        Ok(decoded) => Ok(decoded.into_owned()),
+        Err(_) => Err(Refusal::bad_request("path_utf8", "the percent-encoded path is not UTF-8")),
+    }
+}
+
+fn decode_form(text: &str) -> Cow<'_, str> {
+    if !text.contains(['+', '%']) {
+        return Cow::Borrowed(text);
+    }
+    let spaced = text.replace('+', " ");
+    Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+}
+
+/// Path and query of a request target (RFC 9112 §3.2): `/path?query`, `http://host/path?query`, or `*`.
+fn split_target(target: &str) -> Result<(&str, Option<&str>), Refusal> {
+    let absolute = ["http://", "https://"]
+        .iter()
+        .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+    let local = match absolute {
+        Some(scheme) => {
+            let after = &target[scheme.len()..];
+            &after[after.find(['/', '?']).unwrap_or(after.len())..]
+        }
+        None if target.starts_with('/') || target == "*" => target,
+        None => {
+            return Err(Refusal::bad_request(
+                "target",
+                "the request target must be a path that begins with '/'",
+            ));
+        }
+    };
+    if local.contains('#') {
+        return Err(Refusal::bad_request("target", "the request target must not have a fragment ('#')"));
+    }
+    let (path, query) = match local.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (local, None),
+    };
+    Ok((if path.is_empty() { "/" } else { path }, query))
+}
+
+/// RFC 9112 §3.2: exactly one Host line; an HTTP/1.0 client may leave it out.
+fn check_host(request: &Request) -> Result<(), Refusal> {
+    match (request.headers("host").count(), request.version) {
+        (1, _) | (0, Version::Http10) => Ok(()),
+        (0, Version::Http11) => {
+            Err(Refusal::bad_request("host_missing", "an HTTP/1.1 request must have a Host header"))
+        }
+        _ => Err(Refusal::bad_request("host_repeated", "the request must have only one Host header")),
+    }
+}
+
+/// RFC 9112 §6.3: one length, however often it is said, and none beside a transfer coding.
+fn content_length(request: &Request) -> Result<Option<u64>, Refusal> {
+    let mut length = None;
+    for member in request.headers("content-length").flat_map(|value| value.split(',')) {
+        let member = member.trim();
+        // Digits only: parse alone would take "+1".
+        let parsed = member.bytes().all(|byte| byte.is_ascii_digit()).then(|| member.parse().ok()).flatten();
+        let Some(parsed) = parsed else {
+            return Err(Refusal::bad_request("content_length", "Content-Length must be a number of bytes"));
+        };
+        if length.is_some_and(|earlier| earlier != parsed) {
+            return Err(Refusal::bad_request(
+                "content_length",
+                "the request has two different Content-Lengths",
+            ));
+        }
+        length = Some(parsed);
+    }
+    if length.is_some() && request.has_transfer_encoding() {
+        return Err(Refusal::bad_request(
+            "content_length",
+            "the request has both Content-Length and Transfer-Encoding: send only one",
+        ));
+    }
+    Ok(length)
+}
+
+/// Bytes that are no HTTP/1.x head, with the likeliest reason.
+fn malformed(bytes: &[u8], error: httparse::Error) -> Refusal {
+    // A TLS record: handshake (22), version 3.x.
+    if bytes.starts_with(&[0x16, 0x03]) {
+        return Refusal::bad_request(
+            "tls_on_plain_port",
+            "this port does not speak TLS: use ws:// or http://, or the port that does",
+        );
+    }
+    match error {
+        httparse::Error::Version => {
+            Refusal::bad_request("http_version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        }
+        error => Refusal::bad_request("malformed_head", format!("not an HTTP/1.1 request: {error}")),
+    }
+}
