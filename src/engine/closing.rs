@@ -1,0 +1,281 @@
+//! How connections end: close handshakes (RFC 6455 section 7), ends without one, and the drain.
+
+use super::{
+    connections::{Flag, NONE, Phase},
+    driver::{Driver, End},
+    stats::Family,
+    worker::{Turn, Worker},
+};
+use crate::{
+    broker::ids::Tick,
+    protocol::ws::{CloseCode, CloseFrame, close_frame},
+    session::Close,
+};
+
+/// A slow consumer has this long to take the close frame, in ticks; then it is reset.
+const SLOW_CLOSE: u32 = Tick::PER_SECOND;
+
+/// Why a connection ended, as counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// The client closed it with a close frame.
+    Client,
+    /// The client's end of the stream came without a close frame.
+    Eof,
+    /// The connection broke.
+    Reset,
+    /// The client broke the protocol.
+    Protocol,
+    /// The session closed it.
+    Session,
+    /// The session terminated it.
+    Terminated,
+    /// The session failed.
+    Failed,
+    /// HTTP: answered, and over.
+    Http,
+    /// No whole request head in time.
+    HandshakeTimeout,
+    /// No whole message in time.
+    MessageTimeout,
+    /// No pong in time.
+    PongTimeout,
+    /// No message in time.
+    IdleTimeout,
+    /// The socket took nothing in time.
+    WriteTimeout,
+    /// No answer to our close frame in time.
+    CloseTimeout,
+    /// It lagged too far behind.
+    SlowConsumer,
+    /// Half-received messages are at their bound.
+    AssemblyFull,
+    /// The server stops.
+    Drain,
+}
+
+impl Why {
+    fn label(self) -> &'static str {
+        match self {
+            Why::Client => "client",
+            Why::Eof => "eof",
+            Why::Reset => "reset",
+            Why::Protocol => "protocol_error",
+            Why::Session => "session",
+            Why::Terminated => "terminated",
+            Why::Failed => "session_failed",
+            Why::Http => "http",
+            Why::HandshakeTimeout => "handshake_timeout",
+            Why::MessageTimeout => "message_timeout",
+            Why::PongTimeout => "pong_timeout",
+            Why::IdleTimeout => "idle_timeout",
+            Why::WriteTimeout => "write_timeout",
+            Why::CloseTimeout => "close_timeout",
+            Why::SlowConsumer => "slow_consumer",
+            Why::AssemblyFull => "assembly_full",
+            Why::Drain => "drain",
+        }
+    }
+}
+
+/// How a connection ends, from the first word of it on.
+#[derive(Debug)]
+pub struct Farewell {
+    /// Who began it, and why.
+    pub why: Why,
+    code: CloseCode,
+    reason: String,
+    clean: bool,
+    /// When it began.
+    at: Tick,
+}
+
+/// Progress of a drain.
+#[derive(Clone, Copy, Debug)]
+pub struct Draining {
+    began: Tick,
+    /// Slots below were asked to close.
+    next: u32,
+}
+
+impl<D: Driver> Worker<D> {
+    /// Closes a connection with a close frame. What waits for it leaves before, what it subscribes to does
+    /// not. Before the upgrade there is nobody to send a frame to, and the connection is reset.
+    pub(super) fn close(&mut self, slot: u32, code: CloseCode, reason: &str, why: Why) {
+        match self.connections.phase(slot) {
+            Phase::Free | Phase::Closing | Phase::Finishing => return,
+            Phase::Head | Phase::Opening => {
+                self.end(slot, End::Reset, why);
+                return;
+            }
+            Phase::Open => {}
+        }
+        self.drop_subscriptions(slot);
+        self.queue(slot, &close_frame(code, reason));
+        let farewell = Farewell { why, code, reason: reason.to_owned(), clean: false, at: self.now };
+        self.connections.extra(slot).farewell = Some(farewell);
+        self.connections.hot(slot).phase = Phase::Closing;
+        let slow = why == Why::SlowConsumer;
+        if slow {
+            self.connections.hot(slot).set(Flag::Slow);
+        }
+        self.deadlines.arm(slot, self.now, if slow { SLOW_CLOSE } else { self.shared.settings.close });
+    }
+
+    /// The client's close frame came: it is answered (section 5.5.1), or answers ours.
+    pub(super) fn close_received(&mut self, slot: u32, frame: &CloseFrame<'_>) {
+        let code = frame.code.unwrap_or(CloseCode::NO_STATUS);
+        match self.connections.phase(slot) {
+            Phase::Open => {
+                self.drop_subscriptions(slot);
+                let answer = frame.code.map_or_else(super::flush::empty_close, |code| close_frame(code, ""));
+                self.queue(slot, &answer);
+                let farewell =
+                    Farewell { why: Why::Client, code, reason: frame.reason.to_owned(), clean: true, at: self.now };
+                self.connections.extra(slot).farewell = Some(farewell);
+            }
+            Phase::Closing => {
+                if let Some(farewell) = &mut self.connections.extra(slot).farewell {
+                    farewell.clean = true;
+                    farewell.code = code;
+                    farewell.reason = frame.reason.to_owned();
+                }
+            }
+            _ => return,
+        }
+        self.finish(slot);
+    }
+
+    /// All is said: what is queued leaves, then the end of the stream. The peer's end is awaited for
+    /// `--close-timeout`, since closing a socket that has unread bytes would reset it, and the reset could
+    /// overtake our last words.
+    pub(super) fn finish(&mut self, slot: u32) {
+        self.connections.hot(slot).phase = Phase::Finishing;
+        self.list_flush(slot);
+        self.deadlines.arm(slot, self.now, self.shared.settings.close);
+        let farewell = Farewell {
+            why: Why::Http,
+            code: CloseCode::NO_STATUS,
+            reason: String::new(),
+            clean: false,
+            at: self.now,
+        };
+        let extra = self.connections.extra(slot);
+        extra.farewell.get_or_insert(farewell).at = self.now;
+    }
+
+    /// The peer has sent its end of the stream.
+    pub(super) fn ended_by_peer(&mut self, slot: u32) {
+        match self.connections.phase(slot) {
+            // A request or an answer may still be on its way out; without one there is nothing to wait for.
+            Phase::Finishing | Phase::Closing => self.end(slot, End::Close, Why::Eof),
+            _ => self.end(slot, End::Close, Why::Eof),
+        }
+    }
+
+    /// When a closing connection is given up, in ticks from now; it ends here if that is now.
+    pub(super) fn closing_deadline(&mut self, slot: u32) -> Option<u32> {
+        let close = self.shared.settings.close;
+        let slow = self.connections.hot(slot).is(Flag::Slow);
+        let since = self.connections.warm(slot).extra.as_ref()?.farewell.as_ref()?.at;
+        let limit = if slow && self.connections.phase(slot) == Phase::Closing && self.connections.hot(slot).outgoing.is_some() {
+            SLOW_CLOSE
+        } else {
+            close
+        };
+        let passed = self.now.since(since);
+        if passed < limit {
+            return Some(limit - passed);
+        }
+        let end = if self.connections.hot(slot).outgoing.is_some() { End::Reset } else { End::Close };
+        self.end(slot, end, Why::CloseTimeout);
+        None
+    }
+
+    /// Ends a connection now: the session is told, the subscriptions go, the socket closes. Counted under
+    /// the reason that its farewell began with, if it had begun.
+    pub(super) fn end(&mut self, slot: u32, end: End, why: Why) {
+        if self.connections.phase(slot) == Phase::Free {
+            return;
+        }
+        self.drop_subscriptions(slot);
+        let warm = self.connections.warm(slot);
+        let session = warm.session.take();
+        let buffered = warm.reader.buffered();
+        let farewell = warm.extra.as_mut().and_then(|extra| extra.farewell.take());
+        let why = farewell.as_ref().map_or(why, |farewell| farewell.why);
+        if self.connections.hot(slot).is(Flag::Slow) {
+            let unsent = self.connections.hot(slot).outgoing.is_some();
+            self.stats().count(Family::SlowConsumer, if unsent { "reset" } else { "close" });
+        }
+        self.release_assembly(buffered);
+        self.stats().count(Family::Closed, why.label());
+        self.forget(slot, end);
+        if let Some(mut session) = session {
+            let (code, reason, clean) = match &farewell {
+                Some(farewell) => (farewell.code, farewell.reason.as_str(), farewell.clean),
+                None => (CloseCode::ABNORMAL, "", false),
+            };
+            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                session.close(&Close { code, reason, clean });
+            }));
+            if told.is_err() {
+                self.stats().count(Family::SessionFailed, "panic");
+            }
+        }
+    }
+
+    fn drop_subscriptions(&mut self, slot: u32) {
+        let mut key = std::mem::replace(&mut self.connections.warm(slot).first_subscription, NONE);
+        while key != NONE {
+            let next = self.lanes.subscriptions[key as usize].next;
+            let lane = self.lanes.unsubscribe(key);
+            self.left(lane);
+            key = next;
+        }
+    }
+
+    /// A tenth of a second's share of a drain: closes come spread over half of `--drain-timeout`, so that
+    /// clients do not all come back at once; the other half is for their answers.
+    pub(super) fn drain_some(&mut self) {
+        if !self.shared.is_draining() {
+            return;
+        }
+        let draining = match self.draining {
+            Some(draining) => draining,
+            None => {
+                self.driver.stop_listening();
+                self.acceptable = false;
+                Draining { began: self.now, next: 0 }
+            }
+        };
+        let slots = self.connections.slots();
+        let half = (self.shared.settings.drain / 2).max(1);
+        let share = (u64::from(slots) * u64::from(self.now.since(draining.began) + 1)).div_ceil(u64::from(half));
+        // A server with few clients need not take its time.
+        let until = u32::try_from(share).unwrap_or(u32::MAX).max(draining.next.saturating_add(50)).min(slots);
+        for slot in draining.next..until {
+            match self.connections.phase(slot) {
+                Phase::Open => self.close(slot, CloseCode::GOING_AWAY, "the server is stopping", Why::Drain),
+                Phase::Head | Phase::Opening => self.end(slot, End::Close, Why::Drain),
+                Phase::Free | Phase::Closing | Phase::Finishing => {}
+            }
+        }
+        self.draining = Some(Draining { next: until, ..draining });
+    }
+
+    /// Whether the worker goes on: a drain is over when nobody is left in the whole process (topics live
+    /// here for others), or its time is.
+    pub(super) fn turn(&mut self) -> Turn {
+        let Some(draining) = self.draining else { return Turn::Again };
+        if self.now.since(draining.began) >= self.shared.settings.drain {
+            for slot in 0..self.connections.slots() {
+                self.end(slot, End::Reset, Why::Drain);
+            }
+        }
+        if self.connections.len() == 0 && (self.shared.connections() == 0 || self.now.since(draining.began) >= self.shared.settings.drain) {
+            return Turn::Over;
+        }
+        Turn::Again
+    }
+}

@@ -1,0 +1,117 @@
+//! Timeouts and pings: what a connection needs when its deadline has come.
+
+use super::{
+    closing::Why,
+    connections::{Flag, Phase},
+    driver::{Driver, End},
+    worker::Worker,
+};
+use crate::protocol::ws::{CloseCode, OpCode, control_frame};
+
+impl<D: Driver> Worker<D> {
+    /// Looks at a connection whose deadline has come: does what is due and arms the next.
+    pub(super) fn look(&mut self, slot: u32) {
+        let next = match self.connections.phase(slot) {
+            Phase::Free => None,
+            Phase::Head | Phase::Opening => self.look_at_head(slot),
+            Phase::Open => self.look_at_open(slot),
+            Phase::Closing | Phase::Finishing => self.closing_deadline(slot),
+        };
+        if let Some(ticks) = next {
+            self.deadlines.arm(slot, self.now, ticks);
+        }
+    }
+
+    /// Arms the deadline that an open connection has from now on.
+    pub(super) fn arm_open(&mut self, slot: u32) {
+        let settings = &self.shared.settings;
+        // Slots spread the first pings over half an interval, so that a connect storm does not ping as one.
+        let first = settings.ping.map(|ping| ping - (slot.wrapping_mul(0x9e37_79b9) >> 8) % (ping / 2).max(1));
+        if let Some(ticks) = first.into_iter().chain(settings.idle).min() {
+            self.deadlines.arm(slot, self.now, ticks);
+        }
+    }
+
+    fn look_at_head(&mut self, slot: u32) -> Option<u32> {
+        let handshake = self.shared.settings.handshake;
+        let passed = self.now.since(self.connections.warm(slot).received_at);
+        if passed < handshake {
+            return Some(handshake - passed);
+        }
+        self.end(slot, End::Close, Why::HandshakeTimeout);
+        None
+    }
+
+    fn look_at_open(&mut self, slot: u32) -> Option<u32> {
+        let now = self.now;
+        let settings = self.shared.settings.clone_times();
+        let mut next = u32::MAX;
+        // Ticks that are left of a limit; 0: it is reached.
+        let left = |since: crate::broker::ids::Tick, limit: u32| limit.saturating_sub(now.since(since));
+
+        if self.connections.hot(slot).is(Flag::Blocked) {
+            let left = left(self.connections.warm(slot).progress_at, settings.write);
+            if left == 0 {
+                self.end(slot, End::Reset, Why::WriteTimeout);
+                return None;
+            }
+            next = next.min(left);
+        }
+        if self.connections.warm(slot).reader.message_started() && !self.is_held(slot) {
+            let left = left(self.connections.warm(slot).began_at, settings.message);
+            if left == 0 {
+                self.close(slot, CloseCode::POLICY, "a message took too long to arrive", Why::MessageTimeout);
+                return None;
+            }
+            next = next.min(left);
+        }
+        if let Some(idle) = settings.idle {
+            let left = left(self.connections.warm(slot).message_at, idle);
+            if left == 0 {
+                self.close(slot, CloseCode::NORMAL, "no message for too long", Why::IdleTimeout);
+                return None;
+            }
+            next = next.min(left);
+        }
+        if let Some(timer) = self.connections.warm(slot).extra.as_ref().and_then(|extra| extra.timer) {
+            if timer <= now {
+                self.connections.extra(slot).timer = None;
+                self.connections.tidy(slot);
+                self.with_session(slot, |session, context| session.timer(context));
+                if self.connections.phase(slot) != Phase::Open {
+                    return None;
+                }
+                // The session may have set it again: that armed the deadline.
+            } else {
+                next = next.min(timer.since(now));
+            }
+        }
+        if let Some(ping) = settings.ping {
+            next = next.min(self.look_at_ping(slot, ping, settings.pong)?);
+        }
+        (next != u32::MAX).then_some(next)
+    }
+
+    /// Any byte received counts as life. `None`: the connection was ended.
+    fn look_at_ping(&mut self, slot: u32, ping: u32, pong: u32) -> Option<u32> {
+        let silent = self.now.since(self.connections.warm(slot).received_at);
+        if self.connections.hot(slot).is(Flag::AwaitsPong) {
+            // Whatever came would have cleared the flag. The ping went out when the silence was `ping` long
+            // or a little more; what counts is when, which the message time of an idle reader remembers.
+            let waited = self.now.since(self.connections.warm(slot).began_at);
+            if waited >= pong && !self.is_held(slot) {
+                self.end(slot, End::Reset, Why::PongTimeout);
+                return None;
+            }
+            return Some(pong.saturating_sub(waited).max(1));
+        }
+        if silent < ping && !self.first_ping_is_due(slot, silent, ping) {
+            return Some(ping - silent);
+        }
+        self.stats().pings_sent.add(1);
+        self.queue(slot, &control_frame(OpCode::Ping, b""));
+        self.connections.hot(slot).set(Flag::AwaitsPong);
+        self.connections.warm(slot).began_at = self.now;
+        Some(pong)
+    }
+}

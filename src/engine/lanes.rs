@@ -1,0 +1,235 @@
+//! A worker's lanes and the subscriptions in them, found by topic and by connection.
+//!
+//! Pure bookkeeping: who subscribes to what and sits where. What is sent when is the sweep's.
+
+use std::collections::HashMap;
+
+use foldhash::quality::FixedState;
+use slab::Slab;
+
+use super::connections::NONE;
+use crate::broker::{
+    ids::{Key, Mark, Position, Tick, WorkerId},
+    lane::{Entry, Lane, Seat},
+    name::TopicName,
+};
+
+/// One connection's subscription to one lane.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The connection's slot.
+    pub connection: u32,
+    /// The lane's index.
+    pub lane: u32,
+    /// The connection's next subscription, or [`NONE`].
+    pub next: u32,
+    /// `None` while the lane does not know yet where its log is.
+    pub seat: Option<Seat>,
+}
+
+/// A lane and what the worker knows of its topic.
+#[derive(Debug)]
+pub struct LaneRecord {
+    /// The subscriptions and the log.
+    pub lane: Lane,
+    /// The topic's name, shared with all who hold it here.
+    pub name: TopicName,
+    /// Who orders it.
+    pub home: WorkerId,
+    /// The topic at its home; `None` until the first head has come.
+    pub topic: Option<Key>,
+    /// Tells this record from others at the same index.
+    pub generation: u32,
+    /// In the queue of lanes to sweep.
+    pub queued: bool,
+    /// The floor that the home was told.
+    pub floor_sent: Mark,
+    /// Subscriptions that wait for the first head.
+    pub waiting: Vec<u32>,
+    /// When the head last moved, or the last subscription went.
+    pub active_at: Tick,
+    /// In the list of lanes that may have segments, or may go.
+    pub listed: bool,
+}
+
+impl LaneRecord {
+    /// Subscriptions, those that wait included.
+    pub fn subscriptions(&self) -> usize {
+        self.lane.len() + self.waiting.len()
+    }
+}
+
+/// A range of a lane's log that a subscription must not get.
+pub type Hole = std::ops::Range<Position>;
+
+/// See the head of this file.
+pub struct Lanes {
+    records: Slab<LaneRecord>,
+    names: HashMap<TopicName, u32, FixedState>,
+    generations: u32,
+    /// All subscriptions of this worker.
+    pub subscriptions: Slab<Subscription>,
+    /// Ranges to leave out, for the few subscriptions that have some; oldest first.
+    pub holes: HashMap<u32, std::collections::VecDeque<Hole>, FixedState>,
+}
+
+impl Lanes {
+    /// None yet; hashes depend on `seed`.
+    pub fn new(seed: u64) -> Lanes {
+        Lanes {
+            records: Slab::new(),
+            names: HashMap::with_hasher(FixedState::with_seed(seed)),
+            generations: 0,
+            subscriptions: Slab::new(),
+            holes: HashMap::with_hasher(FixedState::with_seed(seed)),
+        }
+    }
+
+    /// Number of lanes.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The lane of a topic.
+    pub fn find(&self, name: &TopicName) -> Option<u32> {
+        self.names.get(name).copied()
+    }
+
+    /// A new lane whose log is not known yet.
+    pub fn create(&mut self, name: TopicName, home: WorkerId, now: Tick) -> u32 {
+        self.generations = self.generations.wrapping_add(1);
+        let record = LaneRecord {
+            lane: Lane::new(Mark::START),
+            name: name.clone(),
+            home,
+            topic: None,
+            generation: self.generations,
+            queued: false,
+            floor_sent: Mark::START,
+            waiting: Vec::new(),
+            active_at: now,
+            listed: false,
+        };
+        let index = u32::try_from(self.records.insert(record)).expect("lanes are fewer than u32 counts");
+        self.names.insert(name, index);
+        index
+    }
+
+    /// Removes a lane, which must have no subscriptions.
+    pub fn remove(&mut self, index: u32) -> LaneRecord {
+        let record = self.records.remove(index as usize);
+        debug_assert_eq!(record.subscriptions(), 0);
+        self.names.remove(&record.name);
+        record
+    }
+
+    /// The lane at an index that is in use.
+    pub fn at(&mut self, index: u32) -> &mut LaneRecord {
+        &mut self.records[index as usize]
+    }
+
+    /// The lane at an index, if it is in use.
+    pub fn get(&mut self, index: u32) -> Option<&mut LaneRecord> {
+        self.records.get_mut(index as usize)
+    }
+
+    /// The name by which another worker can name a lane.
+    pub fn key(&self, index: u32) -> Key {
+        Key { index, generation: self.records[index as usize].generation }
+    }
+
+    /// The lane of that name, if it still is.
+    pub fn by_key(&mut self, key: Key) -> Option<&mut LaneRecord> {
+        self.records.get_mut(key.index as usize).filter(|record| record.generation == key.generation)
+    }
+
+    /// The lane of a subscription that has a seat, and the seat.
+    pub fn seat(&mut self, subscription: u32) -> Option<(u32, Seat)> {
+        let subscription = &self.subscriptions[subscription as usize];
+        subscription.seat.map(|seat| (subscription.lane, seat))
+    }
+
+    /// The subscription of a connection to a lane; `first` heads the connection's list.
+    pub fn of_connection(&self, first: u32, lane: u32) -> Option<u32> {
+        self.list(first).find(|&subscription| self.subscriptions[subscription as usize].lane == lane)
+    }
+
+    /// A connection's subscriptions.
+    pub fn list(&self, first: u32) -> impl Iterator<Item = u32> {
+        std::iter::successors((first != NONE).then_some(first), |&at| {
+            let next = self.subscriptions[at as usize].next;
+            (next != NONE).then_some(next)
+        })
+    }
+
+    /// A new subscription at the front of the connection's list. It is seated with the head, or waits for
+    /// the lane's first one.
+    pub fn subscribe(&mut self, connection: u32, lane: u32, first: &mut u32) -> u32 {
+        let subscription = Subscription { connection, lane, next: *first, seat: None };
+        let key = u32::try_from(self.subscriptions.insert(subscription)).expect("subscriptions are u32");
+        *first = key;
+        let record = &mut self.records[lane as usize];
+        if record.topic.is_some() {
+            self.seat_at_head(key);
+        } else {
+            record.waiting.push(key);
+        }
+        key
+    }
+
+    /// Seats a subscription that gets all from the lane's head on.
+    pub fn seat_at_head(&mut self, key: u32) {
+        let subscription = &mut self.subscriptions[key as usize];
+        let lane = &mut self.records[subscription.lane as usize].lane;
+        let head = lane.view.head();
+        let entry = Entry {
+            position: head.position,
+            offset_low: low(head),
+            connection: subscription.connection,
+            subscription: key,
+            holes: false,
+        };
+        subscription.seat = Some(lane.insert_swept(entry));
+    }
+
+    /// Moves a swept subscription to the part behind.
+    pub fn demote(&mut self, key: u32) {
+        let (lane, seat) = self.seat(key).expect("a seated subscription");
+        let entry = self.take_out(lane, seat);
+        let seat = self.records[lane as usize].lane.insert_behind(entry);
+        self.subscriptions[key as usize].seat = Some(seat);
+    }
+
+    /// Moves a subscription that has all up to the head from the part behind to the swept part.
+    pub fn promote(&mut self, key: u32) {
+        let (lane, seat) = self.seat(key).expect("a seated subscription");
+        let entry = self.take_out(lane, seat);
+        let seat = self.records[lane as usize].lane.insert_swept(entry);
+        self.subscriptions[key as usize].seat = Some(seat);
+    }
+
+    /// Removes a subscription; gives its lane. The caller takes it out of the connection's list.
+    pub fn unsubscribe(&mut self, key: u32) -> u32 {
+        self.holes.remove(&key);
+        match self.seat(key) {
+            Some((lane, seat)) => {
+                self.take_out(lane, seat);
+            }
+            None => {
+                let lane = self.subscriptions[key as usize].lane;
+                self.records[lane as usize].waiting.retain(|&waiting| waiting != key);
+            }
+        }
+        self.subscriptions.remove(key as usize).lane
+    }
+
+    fn take_out(&mut self, lane: u32, seat: Seat) -> Entry {
+        let Lanes { records, subscriptions, .. } = self;
+        records[lane as usize].lane.remove(seat, |moved, seat| subscriptions[moved as usize].seat = Some(seat))
+    }
+}
+
+/// The low bits of a mark's offset, as an entry has them.
+pub fn low(mark: Mark) -> u32 {
+    (mark.offset.0 & u64::from(u32::MAX)) as u32
+}

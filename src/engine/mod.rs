@@ -1,0 +1,42 @@
+//! The engine: workers, each one thread with one event loop that owns its sockets, timers and memory.
+//!
+//! | file | what it owns |
+//! | --- | --- |
+//! | `worker` | the worker and its tick: the order of everything |
+//! | `connections` | dense arrays of connections |
+//! | `accept` | new connections: bounds, balance between workers |
+//! | `receive` | bytes in: HTTP heads, WebSocket frames, feeding sessions |
+//! | `commands` | what sessions ask for |
+//! | `subscribe`, `lanes` | subscriptions and their hand-over to the log |
+//! | `sweep` | the ring sweep; **backpressure**: what a refused send leads to |
+//! | `flush` | a connection's own queue, catching up of those behind |
+//! | `closing` | close handshakes, ends, drain |
+//! | `due`, `deadlines` | timeouts and pings |
+//! | `post`, `mail` | mail between workers, push-back by credits |
+//! | `stats` | counters |
+//! | `driver` | sockets |
+//!
+//! Feeding never writes to a socket: sends happen in the sweep and the flush. Only the tick reads the
+//! clock, so a worker is a function of bytes, mail and time.
+
+mod accept;
+mod closing;
+mod commands;
+mod connections;
+mod deadlines;
+pub mod driver;
+mod due;
+mod flush;
+mod lanes;
+mod mail;
+mod outgoing;
+mod post;
+mod receive;
+pub mod shared;
+pub mod stats;
+mod subscribe;
+mod sweep;
+mod worker;
+
+pub use shared::{Settings, Shared};
+pub use worker::{Turn, Worker};

@@ -1,0 +1,292 @@
+//! A worker and its tick.
+//!
+//! ```text
+//! wait     not at all if there is work, else until the next tenth of a second that matters
+//! accept   a bounded number
+//! read     the ready list, a bounded number of bytes
+//! mail     what others sent; as a home: append. Then post: heads, floors, requests
+//! due      timeouts, pings, idle topics
+//! behind   a bounded number of connections that can be written to again
+//! sweep    a slice of 64 sends
+//! flush    what waits for single connections
+//! ```
+//!
+//! A lone message is sent in the tick that read it; bursts grow by themselves, since each visit of the
+//! sweep sends up to the head of that moment.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+
+use super::{
+    closing::Draining,
+    connections::{Connections, Flag, Phase},
+    deadlines::Deadlines,
+    driver::{Driver, Event, Sent},
+    lanes::Lanes,
+    mail::{Batch, Outbox, Patience},
+    shared::Shared,
+    stats::Stats,
+    sweep::InFlight,
+};
+use crate::{
+    broker::{
+        home::{self, Homes},
+        ids::{ConnectionId, Tick, WorkerId},
+    },
+    session::Error,
+};
+
+/// What a tick says about the next one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// There will be another.
+    Again,
+    /// The drain is over.
+    Over,
+}
+
+/// One worker. Everything in it is its own; others reach it by mail.
+pub struct Worker<D: Driver> {
+    pub(super) id: WorkerId,
+    pub(super) driver: D,
+    pub(super) shared: Arc<Shared<D::Socket>>,
+    pub(super) connections: Connections,
+    pub(super) deadlines: Deadlines,
+    pub(super) lanes: Lanes,
+    pub(super) homes: Homes,
+    pub(super) outboxes: Vec<Outbox<D::Socket>>,
+    /// The worker's receive buffer, all of it initialised.
+    pub(super) receive: BytesMut,
+    /// Connections that have something to receive.
+    pub(super) ready: VecDeque<u32>,
+    /// Connections with something of their own to send.
+    pub(super) to_flush: VecDeque<u32>,
+    /// Lanes to sweep.
+    pub(super) dirty: VecDeque<u32>,
+    /// Lanes whose home must be told their floor.
+    pub(super) floors: Vec<u32>,
+    /// Lanes that may have segments or may go, with the time to look at them again.
+    pub(super) quiet: VecDeque<(Tick, u32)>,
+    /// Connections whose messages were taken: they may be read again.
+    pub(super) resumed: Vec<u32>,
+    /// What sessions must be told.
+    pub(super) errors: Vec<(ConnectionId, Error)>,
+    pub(super) in_flight: Vec<InFlight>,
+    pub(super) outcomes: Vec<(u32, Sent)>,
+    pub(super) mail: Batch<D::Socket>,
+    pub(super) acceptable: bool,
+    /// No accept before this tick, after one failed.
+    pub(super) accept_after: Tick,
+    pub(super) surplus: usize,
+    pub(super) draining: Option<Draining>,
+    pub(super) now: Tick,
+    started: Instant,
+    events: Vec<Event>,
+    due: Vec<u32>,
+}
+
+impl<D: Driver> Worker<D> {
+    /// A worker that owns what `driver` accepts. Time begins at `started`, the same for all workers.
+    pub fn new(id: WorkerId, driver: D, shared: Arc<Shared<D::Socket>>, started: Instant) -> Worker<D> {
+        let workers = usize::from(shared.workers());
+        let settings = &shared.settings;
+        let limits = home::Limits {
+            window: settings.lag.for_publishers(),
+            idle: settings.topic_idle,
+            topics: Arc::clone(&shared.topics),
+            logs: Arc::clone(&shared.logs),
+        };
+        // Epochs must differ between workers and runs, hashes of names must not differ between workers.
+        let homes = Homes::new(limits, workers, settings.seed ^ (u64::from(id.0) << 48));
+        Worker {
+            id,
+            driver,
+            connections: Connections::new(id),
+            deadlines: Deadlines::default(),
+            lanes: Lanes::new(settings.seed),
+            homes,
+            outboxes: (0..workers).map(|_| Outbox::new(settings.mail_len_max)).collect(),
+            receive: BytesMut::new(),
+            ready: VecDeque::new(),
+            to_flush: VecDeque::new(),
+            dirty: VecDeque::new(),
+            floors: Vec::new(),
+            quiet: VecDeque::new(),
+            resumed: Vec::new(),
+            errors: Vec::new(),
+            in_flight: Vec::new(),
+            outcomes: Vec::new(),
+            mail: Batch::default(),
+            acceptable: true,
+            accept_after: Tick(0),
+            surplus: 0,
+            draining: None,
+            now: Tick(0),
+            started,
+            events: Vec::new(),
+            due: Vec::new(),
+            shared,
+        }
+    }
+
+    /// Ticks until the drain is over.
+    ///
+    /// # Errors
+    /// The driver is broken.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.tick()? == Turn::Again {}
+        Ok(())
+    }
+
+    /// One turn of the loop.
+    ///
+    /// # Errors
+    /// The driver is broken.
+    pub fn tick(&mut self) -> io::Result<Turn> {
+        self.wait()?;
+        self.stats().ticks.add(1);
+        let next_tick = self.read_clock();
+
+        self.accept();
+        self.read_ready();
+        self.take_mail();
+        self.post(Patience::Later);
+        if next_tick {
+            self.each_tenth();
+        }
+        self.tell_errors();
+        self.resume();
+        self.flush_some();
+        self.sweep();
+        Ok(self.turn())
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let mut events = std::mem::take(&mut self.events);
+        let busy = self.has_work();
+        if !busy {
+            self.post(Patience::Now);
+        }
+        let timeout = if busy || !self.shared.post.sleep(self.id) {
+            Some(Duration::ZERO)
+        } else if self.connections.len() == 0 && self.homes.is_empty() && self.lanes.len() == 0 && self.draining.is_none() {
+            // Nobody here has a deadline.
+            None
+        } else {
+            Some(self.until_next_tick())
+        };
+        let result = self.driver.wait(timeout, &mut events);
+        self.shared.post.awake(self.id);
+        for event in events.drain(..) {
+            self.note(event);
+        }
+        self.events = events;
+        result
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Acceptable => self.acceptable = true,
+            Event::Readable { slot, to_end } => {
+                if self.connections.phase(slot) == Phase::Free {
+                    return;
+                }
+                let hot = self.connections.hot(slot);
+                hot.set(Flag::Readable);
+                if to_end {
+                    hot.set(Flag::ToEnd);
+                }
+                self.list_ready(slot);
+            }
+            Event::Writable(slot) => {
+                if self.connections.phase(slot) != Phase::Free && self.connections.hot(slot).clear(Flag::Blocked) {
+                    self.list_flush(slot);
+                }
+            }
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+            || !self.to_flush.is_empty()
+            || !self.dirty.is_empty()
+            || !self.resumed.is_empty()
+            || (self.acceptable && self.now >= self.accept_after)
+            || self.shared.post.waits(self.id)
+            || self.shared.is_draining() != self.draining.is_some()
+    }
+
+    /// Reads the clock; true if a new tenth of a second has begun.
+    fn read_clock(&mut self) -> bool {
+        let tenths = self.started.elapsed().as_millis() / u128::from(1000 / Tick::PER_SECOND);
+        let now = Tick(u32::try_from(tenths).unwrap_or(u32::MAX));
+        std::mem::replace(&mut self.now, now) != now
+    }
+
+    fn until_next_tick(&self) -> Duration {
+        let tenth = 1_000_000 / u64::from(Tick::PER_SECOND);
+        let passed = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX) % tenth;
+        Duration::from_micros(tenth - passed)
+    }
+
+    /// What is due ten times a second.
+    fn each_tenth(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.deadlines.take_due(self.now, &mut due);
+        due.drain(..).for_each(|slot| self.look(slot));
+        self.due = due;
+        self.homes.tick(self.now);
+        self.let_go_held();
+        self.quieten_lanes();
+        self.check_slow();
+        self.drain_some();
+        let stats = self.stats();
+        stats.connections.set(self.connections.len());
+        stats.subscriptions.set(self.lanes.subscriptions.len());
+        stats.lanes.set(self.lanes.len());
+        stats.topics.set(self.homes.len());
+    }
+
+    pub(super) fn stats(&self) -> &Stats {
+        &self.shared.stats[self.id.index()]
+    }
+
+    /// Puts a connection that may be read on the ready list.
+    pub(super) fn list_ready(&mut self, slot: u32) {
+        let hot = self.connections.hot(slot);
+        if !hot.is(Flag::ListedReady) {
+            hot.set(Flag::ListedReady);
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Puts a connection on the list of those with something of their own to send.
+    pub(super) fn list_flush(&mut self, slot: u32) {
+        let hot = self.connections.hot(slot);
+        if !hot.is(Flag::ListedFlush) {
+            hot.set(Flag::ListedFlush);
+            self.to_flush.push_back(slot);
+        }
+    }
+
+    /// Puts a lane whose head has moved on the list of those to sweep.
+    pub(super) fn list_dirty(&mut self, lane: u32) {
+        let record = self.lanes.at(lane);
+        if !record.queued {
+            record.queued = true;
+            self.dirty.push_back(lane);
+        }
+    }
+}
+
+/// The address that a socket's other end has, in its canonical form.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
