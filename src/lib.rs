@@ -3,5 +3,6 @@
 //! A message comes in at one place and is put in front of very many clients at once.
 //! `docs/architecture.md` draws the whole; each module's first lines say what it owns.
 
+pub mod cli;
 pub mod config;
 pub mod protocol;

@@ -87,6 +87,12 @@ impl About {
         format!("STENTOR_{}", self.name.replace('-', "_").to_uppercase())
     }
 
+    /// [`About::brief`] as the beginning of a sentence.
+    pub fn brief_sentence(&self) -> String {
+        let mut chars = self.brief.chars();
+        chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+    }
+
     /// The default for people: its text and what that means.
     pub fn default_text(&self) -> String {
         match (self.default.join(", "), self.means) {

@@ -381,7 +381,7 @@ pub static MESSAGE_TIMEOUT: Key<Times> = Key {
     about: About {
         name: "message-timeout",
         group: Group::Timeouts,
-        default: &["60s"],
+        default: &["1m"],
         means: "",
         repeats: false,
         brief: "time for a started message to be whole",
@@ -506,7 +506,7 @@ pub static TOPIC_IDLE_TIMEOUT: Key<Times> = Key {
     about: About {
         name: "topic-idle-timeout",
         group: Group::Timeouts,
-        default: &["60s"],
+        default: &["1m"],
         means: "",
         repeats: false,
         brief: "time for which a topic that nobody uses goes on existing",

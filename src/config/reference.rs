@@ -43,7 +43,7 @@ fn section(page: &mut String, key: &dyn Entry) -> std::fmt::Result {
     let value =
         if key.is_switch() { format!("[={}]", key.placeholder()) } else { format!(" {}", key.placeholder()) };
     writeln!(page, "\n### `--{}{value}`\n", about.name)?;
-    writeln!(page, "{}. {}\n", capitalised(about.brief), about.effect)?;
+    writeln!(page, "{}. {}\n", about.brief_sentence(), about.effect)?;
     let default = match (about.default.join("`, `"), about.means) {
         (text, "") => format!("`{text}`"),
         (text, means) if text.is_empty() => means.to_owned(),
@@ -57,10 +57,4 @@ fn section(page: &mut String, key: &dyn Entry) -> std::fmt::Result {
         writeln!(page, "- Worst case in memory: {}", about.memory)?;
     }
     Ok(())
-}
-
-/// `text` with a capital in front.
-fn capitalised(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
