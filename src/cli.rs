@@ -60,6 +60,10 @@ const CHECK: &str = "check";
 /// The optional word `serve`: a place for other commands.
 const COMMAND: &str = "command";
 
+const AFTER_HELP: &str = "\
+A SIZE is in bytes or has a unit: 65536, 64KiB, 1MiB, 1GiB. A TIME has a unit: 500ms, 25s, 2m, 1h.
+Without flags it listens on loopback only. -h is short, --help gives reasons, bounds and memory.";
+
 /// Reads a command line, with the program's name as its first argument.
 ///
 /// # Errors
@@ -90,9 +94,7 @@ fn flags() -> clap::Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A dedicated WebSocket broadcast server: one message in, very many clients out")
         .override_usage("stentor [serve] [FLAGS]")
-        .after_help(
-            "Without flags it listens on 127.0.0.1:8080 only. -h is short, --help gives reasons and bounds.",
-        )
+        .after_help(AFTER_HELP)
         .allow_negative_numbers(true)
         .arg(Arg::new(COMMAND).value_parser(["serve"]).hide(true))
         .arg(
@@ -129,8 +131,8 @@ fn flag(key: &'static dyn Entry) -> Arg {
 fn short_help(key: &dyn Entry) -> String {
     let about = key.about();
     match about.default {
-        [] => about.brief.to_owned(),
-        default => format!("{} [default: {}]", about.brief, default.join(", ")),
+        [] => about.brief_sentence(),
+        default => format!("{} [default: {}]", about.brief_sentence(), default.join(", ")),
     }
 }
 
@@ -140,7 +142,7 @@ fn long_help(key: &dyn Entry) -> String {
     let mut paragraphs = vec![
         format!("{}. {}", about.brief_sentence(), about.effect),
         format!("Default: {}. {}", about.default_text(), about.reason),
-        format!("Allowed: {}.", key.accepts()),
+        format!("Allowed: {}{}.", key.accepts(), about.repeats_text()),
     ];
     if !about.memory.is_empty() {
         paragraphs.push(format!("Worst case in memory: {}", about.memory));
@@ -194,6 +196,7 @@ fn exit(error: &clap::Error) -> Exit {
             prior if prior == flag => format!("{flag}: given twice, but takes one value"),
             prior => format!("{flag}: cannot be combined with {prior}"),
         },
+        ErrorKind::TooManyValues => format!("{flag}: takes no value"),
         _ => {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();

@@ -23,7 +23,7 @@ may be repeated takes one value each time; any other may be given once.
 
 For each key the name of an environment variable is reserved, such as `";
 
-const HEAD_END: &str = "`. The server does not read the environment yet.\n";
+const HEAD_END: &str = "`. The server\ndoes not read the environment yet.\n";
 
 /// The whole page, in Markdown.
 pub fn page() -> String {
@@ -50,9 +50,10 @@ fn section(page: &mut String, key: &dyn Entry) -> std::fmt::Result {
         (text, means) => format!("`{text}`: {means}"),
     };
     writeln!(page, "- Default: {default}. {}", about.reason)?;
-    let repeats = if about.repeats { ". May be repeated" } else { "" };
-    let unit = if key.unit().is_empty() { String::new() } else { format!(" ({})", key.unit()) };
-    writeln!(page, "- Allowed: {}{unit}{repeats}.", key.accepts())?;
+    writeln!(page, "- Allowed: {}{}.", key.accepts(), about.repeats_text())?;
+    if !key.unit().is_empty() {
+        writeln!(page, "- Unit: {}.", key.unit())?;
+    }
     if !about.memory.is_empty() {
         writeln!(page, "- Worst case in memory: {}", about.memory)?;
     }
