@@ -278,6 +278,17 @@ fn names_are_distinct_and_give_environment_names() {
 }
 
 #[test]
+fn every_field_has_its_key_in_the_table() {
+    // One line a field, but for lists: none of them has more than empty brackets here.
+    let config =
+        Config { listen: Vec::new(), max_connections: None, ping_interval: None, ..Config::default() };
+    let shown = format!("{config:#?}");
+    let fields: Vec<_> = shown.lines().filter_map(|line| line.trim().split_once(": ")).collect();
+    // `open_loopback` follows from two others.
+    assert_eq!(fields.len(), keys::ALL.len() + 1, "{fields:?}");
+}
+
+#[test]
 fn prose_is_sentences() {
     for key in keys::ALL {
         let about = key.about();

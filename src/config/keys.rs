@@ -1,7 +1,7 @@
 //! The keys: each defined once, with its flag, default, range, and the prose of `--help` and the reference page.
 //!
-//! A key's static is named as its field in [`Config`](super::Config). To add one: write its [`Key`] here, list it in [`ALL`], add the
-//! field and its line in `Config::resolve`; then `UPDATE_DOCS=1 cargo test --test config` writes the page anew.
+//! A key's static is named as its flag. To add one: write its [`Key`] here, list it in [`ALL`], add its field to
+//! [`Config`](super::Config) and its line to `Config::resolve`; then `UPDATE_DOCS=1 cargo test --test config` writes the page anew.
 //!
 //! Rules: a default is a value of its own key, written as `--print-config` writes it; prose says what happens
 //! at the bound, why the default is so, and the worst case in memory.
