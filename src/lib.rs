@@ -4,6 +4,7 @@
 //! `docs/architecture.md` draws the whole; each module's first lines say what it owns.
 
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod protocol;

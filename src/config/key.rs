@@ -87,6 +87,17 @@ impl About {
         format!("STENTOR_{}", self.name.replace('-', "_").to_uppercase())
     }
 
+    /// [`About::brief`] as the beginning of a sentence.
+    pub fn brief_sentence(&self) -> String {
+        let mut chars = self.brief.chars();
+        chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+    }
+
+    /// What follows the allowed values: whether it may be repeated.
+    pub fn repeats_text(&self) -> &'static str {
+        if self.repeats { ". May be repeated" } else { "" }
+    }
+
     /// The default for people: its text and what that means.
     pub fn default_text(&self) -> String {
         match (self.default.join(", "), self.means) {
@@ -196,7 +207,13 @@ pub(crate) fn quote(text: &str) -> String {
     if text.is_empty() {
         return "\"\"".to_owned();
     }
-    let mut quoted: String = text.chars().take(CHARS_MAX).flat_map(char::escape_debug).collect();
+    let mut quoted = String::new();
+    for char in text.chars().take(CHARS_MAX) {
+        match char {
+            '\'' | '"' | '\\' => quoted.push(char),
+            _ => quoted.extend(char.escape_debug()),
+        }
+    }
     if text.chars().nth(CHARS_MAX).is_some() {
         quoted.push('…');
     }

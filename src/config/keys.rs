@@ -1,7 +1,7 @@
 //! The keys: each defined once, with its flag, default, range, and the prose of `--help` and the reference page.
 //!
-//! A key's static is named as its field in [`Config`]. To add one: write its [`Key`] here, list it in [`ALL`], add the
-//! field and its line in `Config::resolve`; then `UPDATE_DOCS=1 cargo test --test config` writes the page anew.
+//! A key's static is named as its flag. To add one: write its [`Key`] here, list it in [`ALL`], add its field to
+//! [`Config`](super::Config) and its line to `Config::resolve`; then `UPDATE_DOCS=1 cargo test --test config` writes the page anew.
 //!
 //! Rules: a default is a value of its own key, written as `--print-config` writes it; prose says what happens
 //! at the bound, why the default is so, and the worst case in memory.
@@ -162,7 +162,8 @@ pub static MAIL_LEN_MAX: Key<Counts<usize>> = Key {
         effect: "A message whose topic is ordered by another worker is a request to it. With this many unanswered, \
                  a publisher that would send one more is not read until one is answered. Nothing is dropped.",
         reason: "Enough to fill the way between two busy workers; more would only add latency under load.",
-        memory: "`workers × (workers − 1) × mail-len-max` requests with their messages, counted as a message each.",
+        memory: "`workers × (workers − 1) × mail-len-max` requests, at worst each with a message of \
+                 `--max-message-bytes`.",
     },
     kind: Counts { from: 1, to: 65_536, unit: "requests" },
     field: |config| vec![config.mail_len_max],
@@ -176,7 +177,7 @@ pub static ANONYMOUS: Key<Words<Anonymous>> = Key {
         default: &[],
         means: "publish, for this machine only, if every listener is on loopback; has to be given otherwise",
         repeats: false,
-        brief: "what clients without credentials may do",
+        brief: "what clients without credentials may do: none, subscribe or publish",
         effect: "`none` refuses them, `subscribe` lets them listen, `publish` lets them subscribe and publish. If it \
                  is not given and every listener is on loopback, all may publish, but requests whose `Host` or \
                  `Origin` is not a loopback name are answered with 403: a web page that somebody visits on this \
@@ -185,7 +186,7 @@ pub static ANONYMOUS: Key<Words<Anonymous>> = Key {
         memory: "",
     },
     kind: Words {
-        placeholder: "none|subscribe|publish",
+        placeholder: "WHAT",
         words: &[
             ("none", Anonymous::None),
             ("subscribe", Anonymous::Subscribe),
@@ -201,12 +202,13 @@ pub static ALLOW_ORIGIN: Key<Origin> = Key {
         name: "allow-origin",
         group: Group::Access,
         default: &[],
-        means: "only pages from the host that the request itself names",
+        means: "only pages from the host that the request itself names, or from this machine while open on loopback",
         repeats: true,
         brief: "web pages that may connect, by their origin",
-        effect: "Browsers name the page's origin in each handshake; a page whose origin matches no pattern is answered \
-                 with 403. `https://*.example.com` is every host below example.com, but not example.com itself; `*` is \
-                 every page. Clients that are not browsers send no origin and are not affected.",
+        effect: "Browsers name the page's origin in each handshake; a page that may not connect is answered with 403. \
+                 `https://*.example.com` is every host below example.com, but not example.com itself; `*` is every \
+                 page. Once a pattern is given, pages of the server's own host need one too. Clients that are not \
+                 browsers send no origin and are not affected.",
         reason: "A page of somebody else should not speak to the server in its visitor's name.",
         memory: "",
     },
@@ -259,8 +261,8 @@ pub static MAX_CONNECTIONS: Key<Or<Counts<usize>>> = Key {
         means: "as many as the limit on open files holds",
         repeats: false,
         brief: "open connections in all",
-        effect: "One more is closed as soon as it is accepted, and counted. The limit on open files is the system's \
-                 (`ulimit -n`, `LimitNOFILE=` in systemd); the server raises its soft limit to the hard one.",
+        effect: "One more is refused and counted. The limit on open files is the system's \
+                 (`ulimit -n`, `LimitNOFILE=` in systemd).",
         reason: "The system's own limit is the operator's word already; a second number would only disagree with it.",
         memory: "256 bytes for each idle connection with one subscription are the budget, beside what the kernel needs \
                  for its socket: see `--send-buffer-bytes`.",
@@ -278,8 +280,8 @@ pub static MAX_CONNECTIONS_PER_IP: Key<Or<Counts<usize>>> = Key {
         means: "",
         repeats: false,
         brief: "open connections from one IP address",
-        effect: "One more is closed as soon as it is accepted, and counted. Set it where clients connect directly, so \
-                 that none can take all connections.",
+        effect: "One more is refused and counted. Set it where clients connect directly, so that none can take all \
+                 connections.",
         reason: "Behind a proxy all clients have one address, and behind a carrier's NAT thousands have.",
         memory: "",
     },
@@ -318,7 +320,7 @@ pub static MAX_MESSAGE_BYTES: Key<Sizes> = Key {
         effect: "A client whose message is larger, in one frame or in all its fragments, is closed with 1009 as soon as \
                  a frame header says so. May not be more than `--assembly-bytes-max` or `--lag-bytes-max`.",
         reason: "Broadcast messages are mostly a few hundred bytes; what is much larger is better fetched over HTTP.",
-        memory: "All unfinished messages together: `--assembly-bytes-max`.",
+        memory: "bounded for all unfinished messages together, by `--assembly-bytes-max`.",
     },
     kind: Sizes { from: 1, to: GIB },
     field: |config| vec![config.max_message_bytes],
@@ -333,7 +335,7 @@ pub static MAX_FRAGMENTS: Key<Counts<u32>> = Key {
         means: "",
         repeats: false,
         brief: "frames that one message may come in",
-        effect: "A client that sends more is closed with 1009. Fragments may be empty, so `--max-message-bytes` alone \
+        effect: "A client that sends more is closed with 1008. Fragments may be empty, so `--max-message-bytes` alone \
                  would let one message go on for ever.",
         reason: "Conformance suites send up to 65,536 (4 MiB in fragments of 64 bytes); no real client comes near.",
         memory: "",
@@ -381,7 +383,7 @@ pub static MESSAGE_TIMEOUT: Key<Times> = Key {
     about: About {
         name: "message-timeout",
         group: Group::Timeouts,
-        default: &["60s"],
+        default: &["1m"],
         means: "",
         repeats: false,
         brief: "time for a started message to be whole",
@@ -406,7 +408,7 @@ pub static PING_INTERVAL: Key<Or<Times>> = Key {
         effect: "Any byte received counts as life, so a client that sends is not pinged. While a ping is unanswered no \
                  other is sent. With `off` a client that vanished without a word is noticed only when bytes for it \
                  wait longer than `--write-timeout`.",
-        reason: "Proxies and NATs forget a silent connection after 30 to 60 seconds.",
+        reason: "Many proxies and NATs forget a silent connection after 30 to 60 seconds.",
         memory: "",
     },
     kind: Or { words: &["off", "0"], kind: TIMES },
@@ -459,7 +461,7 @@ pub static WRITE_TIMEOUT: Key<Times> = Key {
         brief: "time for which a socket may take no byte while bytes wait for it",
         effect: "Then the connection is reset: a socket that takes nothing can't take a close frame. A slow subscriber \
                  that still reads is judged by its lag instead.",
-        reason: "Outlasts a train's tunnel, and frees the kernel's memory of readers that are gone.",
+        reason: "Longer than a radio link is usually lost for, and short enough to free what gone readers hold in the kernel.",
         memory: "",
     },
     kind: TIMES,
@@ -506,7 +508,7 @@ pub static TOPIC_IDLE_TIMEOUT: Key<Times> = Key {
     about: About {
         name: "topic-idle-timeout",
         group: Group::Timeouts,
-        default: &["60s"],
+        default: &["1m"],
         means: "",
         repeats: false,
         brief: "time for which a topic that nobody uses goes on existing",
@@ -535,7 +537,7 @@ pub static SLOW_CONSUMER: Key<Words<SlowConsumer>> = Key {
         reason: "A client that is told can return and catch up; one that silently misses messages can't know.",
         memory: "",
     },
-    kind: Words { placeholder: "disconnect", words: &[("disconnect", SlowConsumer::Disconnect)] },
+    kind: Words { placeholder: "POLICY", words: &[("disconnect", SlowConsumer::Disconnect)] },
     field: |config| vec![config.slow_consumer],
 };
 
@@ -551,8 +553,8 @@ pub static LAG_BYTES_MAX: Key<Sizes> = Key {
         effect: "A subscriber whose own socket refuses bytes is closed once it lags by all of it. A publisher is held \
                  back, its socket not read, once the server's own delivery lags by half of it. At least \
                  `--max-message-bytes`, since otherwise one message could cut off subscribers that keep up.",
-        reason: "Seconds of a busy topic on a mobile line, and short enough to be worth catching up.",
-        memory: "So much for each topic that is in use, whatever the number of slow subscribers, since all read one \
+        reason: "What a line of 1 Mbit/s takes in 8 seconds; who is further behind a busy topic rarely catches up.",
+        memory: "so much for each topic that is in use, whatever the number of slow subscribers, since all read one \
                  log; together at most `--log-bytes-max`.",
     },
     kind: Sizes { from: KIB, to: 64 * GIB },
@@ -588,7 +590,7 @@ pub static LOG_BYTES_MAX: Key<Sizes> = Key {
         effect: "What messages occupy until every subscriber has them or lags too far. At the bound publishers are held \
                  back, their sockets not read, until there is room. At least `--lag-bytes-max`.",
         reason: "Room for 1,000 topics that all lag by 1 MiB, on a machine of 4 GiB.",
-        memory: "This is the bound.",
+        memory: "the bound itself.",
     },
     kind: Sizes { from: 64 * KIB, to: TIB },
     field: |config| vec![config.log_bytes_max],
@@ -606,7 +608,7 @@ pub static ASSEMBLY_BYTES_MAX: Key<Sizes> = Key {
         effect: "A message that is not whole waits in a buffer of its connection. A client whose message would pass the \
                  bound is closed with 1013. At least `--max-message-bytes`.",
         reason: "256 clients may be in the middle of a message of 1 MiB, or 16,384 in one of 16 KiB.",
-        memory: "This is the bound.",
+        memory: "the bound itself.",
     },
     kind: Sizes { from: 64 * KIB, to: TIB },
     field: |config| vec![config.assembly_bytes_max],
@@ -644,7 +646,7 @@ pub static SEND_BUFFER_BYTES: Key<Sizes> = Key {
                  `net.core.wmem_max`.",
         reason: "Left alone, the kernel lets one stuck reader hold 3.9 MB. With 1,024 or more pending messages 64 KiB \
                  costs 7 to 11 % of throughput and 16 KiB 21 to 26 %; with fewer, nothing measurable.",
-        memory: "A stuck reader holds about twice this in the kernel: 130 KB with the default, 1.3 GB for 10,000.",
+        memory: "a stuck reader holds about twice this in the kernel: 130 KB with the default, 1.3 GB for 10,000.",
     },
     kind: Sizes { from: 4 * KIB, to: GIB },
     field: |config| vec![config.send_buffer_bytes],
@@ -663,7 +665,7 @@ pub static RECEIVE_BUFFER_BYTES: Key<Or<Sizes>> = Key {
                  bounds the throughput of one connection to this in each round trip. Linux cuts it to \
                  `net.core.rmem_max`.",
         reason: "Most clients of a broadcast send little, and the kernel then reserves little.",
-        memory: "About twice this in the kernel for each connection that is not read; with `kernel`, up to \
+        memory: "about twice this in the kernel for each connection that is not read; with `kernel`, up to \
                  `net.ipv4.tcp_rmem`.",
     },
     kind: Or { words: &["kernel"], kind: Sizes { from: 4 * KIB, to: GIB } },

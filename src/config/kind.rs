@@ -219,7 +219,7 @@ impl<K: Kind> Kind for Or<K> {
     }
 
     fn accepts(&self) -> String {
-        format!("{}; or {}", self.kind.accepts(), self.words.join(" or "))
+        format!("{}, or {}", self.kind.accepts(), self.words.join(" or "))
     }
 
     fn placeholder(&self) -> &'static str {
@@ -316,7 +316,7 @@ impl Kind for Subprotocol {
     }
 
     fn accepts(&self) -> String {
-        "a name of letters, digits and !#$%&'*+-.^_`|~".to_owned()
+        "a token: letters, digits and the marks that RFC 9110 §5.6.2 allows".to_owned()
     }
 
     fn placeholder(&self) -> &'static str {
@@ -370,7 +370,11 @@ impl Kind for Origin {
         };
         let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-        if !is_scheme || !is_host(host.strip_prefix("*.").unwrap_or(host)) {
+        let named = match host.strip_prefix("*.") {
+            Some(parent) => is_host(parent) && !parent.starts_with('['),
+            None => is_host(host),
+        };
+        if !is_scheme || !named {
             return Err(Refusal::form(ORIGIN_FORM));
         }
         let Some(port) = port else { return Ok(text) };
@@ -425,7 +429,7 @@ mod tests {
         assert_eq!(kind.parse("0s"), Err(Refusal::Range));
         assert!(matches!(kind.parse("5"), Err(Refusal::Form(why)) if why.ends_with("or off or 0")));
         assert_eq!(kind.show(&None), "off");
-        assert_eq!(kind.accepts(), "1s to 1m; or off or 0");
+        assert_eq!(kind.accepts(), "1s to 1m, or off or 0");
     }
 
     #[test]
@@ -474,6 +478,7 @@ mod tests {
             "https://",
             "https://*",
             "https://*.",
+            "https://*.[::1]",
             "https://a.*.com",
             "https://*example.com",
             "https://example.com/",

@@ -2,7 +2,7 @@
 //!
 //! Owns [`Config`], how raw texts become one ([`Config::resolve`]), and which values contradict each other.
 //! Each key is defined once, in [`keys`]: flag, default, range, prose. From there come the command line
-//! (`crate::cli`), `--help`, and the reference page ([`reference`]).
+//! (`crate::cli`), `--help`, and the reference page ([`mod@reference`]).
 //!
 //! A leaf: pure data. It asks the system one thing, how many processors this process may use.
 //!

@@ -23,7 +23,7 @@ may be repeated takes one value each time; any other may be given once.
 
 For each key the name of an environment variable is reserved, such as `";
 
-const HEAD_END: &str = "`. The server does not read the environment yet.\n";
+const HEAD_END: &str = "`. The server\ndoes not read the environment yet.\n";
 
 /// The whole page, in Markdown.
 pub fn page() -> String {
@@ -43,24 +43,19 @@ fn section(page: &mut String, key: &dyn Entry) -> std::fmt::Result {
     let value =
         if key.is_switch() { format!("[={}]", key.placeholder()) } else { format!(" {}", key.placeholder()) };
     writeln!(page, "\n### `--{}{value}`\n", about.name)?;
-    writeln!(page, "{}. {}\n", capitalised(about.brief), about.effect)?;
+    writeln!(page, "{}. {}\n", about.brief_sentence(), about.effect)?;
     let default = match (about.default.join("`, `"), about.means) {
         (text, "") => format!("`{text}`"),
         (text, means) if text.is_empty() => means.to_owned(),
         (text, means) => format!("`{text}`: {means}"),
     };
     writeln!(page, "- Default: {default}. {}", about.reason)?;
-    let repeats = if about.repeats { ". May be repeated" } else { "" };
-    let unit = if key.unit().is_empty() { String::new() } else { format!(" ({})", key.unit()) };
-    writeln!(page, "- Allowed: {}{unit}{repeats}.", key.accepts())?;
+    writeln!(page, "- Allowed: {}{}.", key.accepts(), about.repeats_text())?;
+    if !key.unit().is_empty() {
+        writeln!(page, "- Unit: {}.", key.unit())?;
+    }
     if !about.memory.is_empty() {
         writeln!(page, "- Worst case in memory: {}", about.memory)?;
     }
     Ok(())
-}
-
-/// `text` with a capital in front.
-fn capitalised(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }

@@ -164,15 +164,6 @@ impl<D: Driver> Worker<D> {
         extra.farewell.get_or_insert(farewell).at = self.now;
     }
 
-    /// The peer has sent its end of the stream.
-    pub(super) fn ended_by_peer(&mut self, slot: u32) {
-        match self.connections.phase(slot) {
-            // A request or an answer may still be on its way out; without one there is nothing to wait for.
-            Phase::Finishing | Phase::Closing => self.end(slot, End::Close, Why::Eof),
-            _ => self.end(slot, End::Close, Why::Eof),
-        }
-    }
-
     /// When a closing connection is given up, in ticks from now; it ends here if that is now.
     pub(super) fn closing_deadline(&mut self, slot: u32) -> Option<u32> {
         let close = self.shared.settings.close;

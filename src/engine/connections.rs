@@ -111,6 +111,8 @@ pub struct Warm {
     pub received_at: Tick,
     /// When a message last came.
     pub message_at: Tick,
+    /// When the last ping was sent.
+    pub pinged_at: Tick,
     /// When the message that is under way began. Only meaningful while one is.
     pub began_at: Tick,
     /// When the socket last took bytes; only meaningful while it is blocked or closing.
@@ -202,6 +204,7 @@ impl Connections {
             peer,
             received_at: now,
             message_at: now,
+            pinged_at: now,
             began_at: now,
             progress_at: now,
         };
@@ -311,7 +314,7 @@ mod tests {
     #[test]
     fn sizes_are_as_planned() {
         assert_eq!(size_of::<Hot>(), 16);
-        assert_eq!(size_of::<Warm>(), 56);
+        assert_eq!(size_of::<Warm>(), 64);
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! Timeouts and pings: what a connection needs when its deadline has come.
 
+use std::sync::Arc;
+
 use super::{
     closing::Why,
     connections::{Flag, Phase},
     driver::{Driver, End},
     worker::Worker,
 };
-use crate::protocol::ws::{CloseCode, OpCode, control_frame};
+use crate::{
+    broker::ids::Tick,
+    protocol::ws::{CloseCode, OpCode, control_frame},
+};
 
 impl<D: Driver> Worker<D> {
     /// Looks at a connection whose deadline has come: does what is due and arms the next.
@@ -22,13 +27,19 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Arms the deadline that an open connection has from now on.
+    /// Arms the first deadline of a connection that has just opened.
     pub(super) fn arm_open(&mut self, slot: u32) {
         let settings = &self.shared.settings;
-        // Slots spread the first pings over half an interval, so that a connect storm does not ping as one.
-        let first = settings.ping.map(|ping| ping - (slot.wrapping_mul(0x9e37_79b9) >> 8) % (ping / 2).max(1));
-        if let Some(ticks) = first.into_iter().chain(settings.idle).min() {
-            self.deadlines.arm(slot, self.now, ticks);
+        let (ping, idle) = (settings.ping, settings.idle);
+        if let Some(ping) = ping {
+            // As if the client had last been heard a while ago, slot by slot another while, so that a
+            // connect storm is not answered by a storm of pings an interval later, and ever after.
+            let phase = (slot.wrapping_mul(0x9e37_79b9) >> 8) % (ping / 2).max(1);
+            self.connections.warm(slot).received_at = Tick(self.now.0.saturating_sub(phase));
+            self.deadlines.arm(slot, self.now, ping - phase);
+        }
+        if let Some(idle) = idle {
+            self.deadlines.arm(slot, self.now, idle);
         }
     }
 
@@ -44,10 +55,11 @@ impl<D: Driver> Worker<D> {
 
     fn look_at_open(&mut self, slot: u32) -> Option<u32> {
         let now = self.now;
-        let settings = self.shared.settings.clone_times();
+        let shared = Arc::clone(&self.shared);
+        let settings = &shared.settings;
         let mut next = u32::MAX;
         // Ticks that are left of a limit; 0: it is reached.
-        let left = |since: crate::broker::ids::Tick, limit: u32| limit.saturating_sub(now.since(since));
+        let left = |since: Tick, limit: u32| limit.saturating_sub(now.since(since));
 
         if self.connections.hot(slot).is(Flag::Blocked) {
             let left = left(self.connections.warm(slot).progress_at, settings.write);
@@ -92,26 +104,27 @@ impl<D: Driver> Worker<D> {
         (next != u32::MAX).then_some(next)
     }
 
-    /// Any byte received counts as life. `None`: the connection was ended.
+    /// Ticks until the connection's ping or pong is due. Any byte received counts as life. `None`: the
+    /// connection was ended.
     fn look_at_ping(&mut self, slot: u32, ping: u32, pong: u32) -> Option<u32> {
-        let silent = self.now.since(self.connections.warm(slot).received_at);
+        let (now, held) = (self.now, self.is_held(slot));
+        let warm = self.connections.warm(slot);
+        let (silent, waited) = (now.since(warm.received_at), now.since(warm.pinged_at));
         if self.connections.hot(slot).is(Flag::AwaitsPong) {
-            // Whatever came would have cleared the flag. The ping went out when the silence was `ping` long
-            // or a little more; what counts is when, which the message time of an idle reader remembers.
-            let waited = self.now.since(self.connections.warm(slot).began_at);
-            if waited >= pong && !self.is_held(slot) {
+            // A client that we don't read can't show that it lives.
+            if waited >= pong && !held {
                 self.end(slot, End::Reset, Why::PongTimeout);
                 return None;
             }
             return Some(pong.saturating_sub(waited).max(1));
         }
-        if silent < ping && !self.first_ping_is_due(slot, silent, ping) {
+        if silent < ping {
             return Some(ping - silent);
         }
         self.stats().pings_sent.add(1);
         self.queue(slot, &control_frame(OpCode::Ping, b""));
         self.connections.hot(slot).set(Flag::AwaitsPong);
-        self.connections.warm(slot).began_at = self.now;
+        self.connections.warm(slot).pinged_at = now;
         Some(pong)
     }
 }

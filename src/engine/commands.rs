@@ -1,0 +1,187 @@
+//! What sessions ask for, carried out on the worker's state. Nothing is sent here, and no connection ends:
+//! an end waits until the session has returned.
+
+use std::time::Duration;
+
+use super::{
+    closing::Why,
+    connections::{Flag, Phase},
+    driver::{Driver, End},
+    mail::Requested,
+    worker::Worker,
+};
+use crate::{
+    broker::{
+        home::{Published, Sender, home_of},
+        ids::{ConnectionId, Tick, WorkerId},
+        log::Unit,
+        name::TopicName,
+    },
+    protocol::ws::{CloseCode, Frame, OpCode, control_frame},
+    session::{Audience, Error, Message, Sink, State, frame_of, kept},
+};
+
+/// How a session ends its own connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// With a close frame.
+    Close(CloseCode, String),
+    /// At once.
+    Terminate,
+}
+
+/// One connection's commands.
+pub struct Commands<'a, D: Driver> {
+    worker: &'a mut Worker<D>,
+    slot: u32,
+    /// The first end that the session asked for.
+    pub ending: Option<Ending>,
+}
+
+impl<D: Driver> Worker<D> {
+    pub(super) fn commands(&mut self, slot: u32) -> Commands<'_, D> {
+        Commands { worker: self, slot, ending: None }
+    }
+
+    pub(super) fn apply_ending(&mut self, slot: u32, ending: Ending) {
+        match ending {
+            Ending::Close(code, reason) => self.close(slot, code, &reason, Why::Session),
+            Ending::Terminate => self.end(slot, End::Reset, Why::Terminated),
+        }
+    }
+
+    /// The worker that orders a topic.
+    pub(super) fn home_of(&self, topic: &TopicName) -> WorkerId {
+        home_of(topic, self.shared.workers(), self.shared.settings.seed)
+    }
+
+    fn publish(&mut self, topic: &TopicName, unit: Unit<'_>, exclude: Option<ConnectionId>, sender: ConnectionId) {
+        let home = self.home_of(topic);
+        let held = if home == self.id {
+            match self.homes.publish(topic, unit, exclude, Sender::Connection(sender), self.now) {
+                Published::Taken => false,
+                Published::Held => true,
+                Published::TooManyTopics => {
+                    self.errors.push((sender, Error::TooManyTopics));
+                    false
+                }
+            }
+        } else {
+            self.outboxes[home.index()].publish(topic, unit, exclude, sender) == Requested::Held
+        };
+        if held {
+            self.stats().messages_held.add(1);
+            self.connections.extra(sender.slot).held += 1;
+        }
+    }
+
+    /// One of a connection's messages was taken.
+    pub(super) fn release(&mut self, sender: ConnectionId) {
+        if !self.connections.is_current(sender) {
+            return;
+        }
+        let extra = self.connections.extra(sender.slot);
+        extra.held -= 1;
+        if extra.held == 0 {
+            self.resumed.push(sender.slot);
+        }
+    }
+
+    /// Tells sessions what of theirs could not be done.
+    pub(super) fn tell_errors(&mut self) {
+        for (connection, error) in std::mem::take(&mut self.errors) {
+            if self.connections.is_current(connection) && self.connections.phase(connection.slot) == Phase::Open {
+                self.with_session(connection.slot, |session, context| session.error(context, &error));
+            }
+        }
+    }
+}
+
+impl<D: Driver> Sink for Commands<'_, D> {
+    fn send(&mut self, message: Message<'_>) {
+        if self.worker.connections.phase(self.slot) != Phase::Open {
+            return;
+        }
+        self.worker.stats().messages_sent.add(1);
+        match frame_of(message) {
+            Frame::Borrowed(bytes) => self.worker.queue(self.slot, bytes),
+            Frame::Owned(bytes) => self.worker.queue_kept(self.slot, bytes),
+        }
+    }
+
+    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience) {
+        let id = self.worker.connections.id(self.slot);
+        let unit = match frame_of(message) {
+            Frame::Borrowed(bytes) => Unit::Borrowed(bytes),
+            frame @ Frame::Owned(_) => Unit::Owned(kept(frame)),
+        };
+        let exclude = (to == Audience::Others).then_some(id);
+        self.worker.publish(topic, unit, exclude, id);
+    }
+
+    fn subscribe(&mut self, topic: &TopicName) -> TopicName {
+        self.worker.subscribe(self.slot, topic)
+    }
+
+    fn unsubscribe(&mut self, topic: &TopicName) {
+        self.worker.unsubscribe(self.slot, topic);
+    }
+
+    fn set_timer(&mut self, after: Option<Duration>) {
+        let now = self.worker.now;
+        let ticks = after.map(|after| Tick::span(after).max(1));
+        self.worker.connections.extra(self.slot).timer = ticks.map(|ticks| now.after(ticks));
+        self.worker.connections.tidy(self.slot);
+        if let Some(ticks) = ticks {
+            self.worker.deadlines.arm(self.slot, now, ticks);
+        }
+    }
+
+    fn ping(&mut self, payload: &[u8]) {
+        if self.worker.connections.phase(self.slot) == Phase::Open {
+            let payload = &payload[..payload.len().min(crate::protocol::ws::CONTROL_PAYLOAD_MAX)];
+            self.worker.stats().pings_sent.add(1);
+            self.worker.queue(self.slot, &control_frame(OpCode::Ping, payload));
+        }
+    }
+
+    fn close(&mut self, code: CloseCode, reason: &str) {
+        self.ending.get_or_insert_with(|| Ending::Close(code, reason.to_owned()));
+    }
+
+    fn terminate(&mut self) {
+        self.ending = Some(Ending::Terminate);
+    }
+
+    fn buffered_amount(&self) -> usize {
+        self.worker.buffered_amount(self.slot)
+    }
+
+    fn state(&self) -> State {
+        match self.worker.connections.phase(self.slot) {
+            Phase::Head | Phase::Opening => State::Opening,
+            Phase::Open if self.ending.is_none() => State::Open,
+            _ => State::Closing,
+        }
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    /// Bytes that a client has not been sent yet.
+    fn buffered_amount(&self, slot: u32) -> usize {
+        let own = self.connections.outgoing_len(slot);
+        let lanes: u64 = self
+            .lanes
+            .list(self.connections.first_subscription(slot))
+            .map(|subscription| self.lanes.lag_bytes(subscription))
+            .sum();
+        own + usize::try_from(lanes).unwrap_or(usize::MAX)
+    }
+
+    /// A connection's own queue has drained enough to read it again.
+    pub(super) fn unpause(&mut self, slot: u32) {
+        if self.connections.hot(slot).clear(Flag::Paused) {
+            self.resumed.push(slot);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What single connections are sent: their own queue, and what those behind have to catch up.
+//!
+//! The order on a connection: first the rest of a unit that was begun, then its own queue (control frames,
+//! replies), then its subscriptions.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{
+    closing::Why,
+    connections::{Flag, Phase},
+    driver::{Driver, End, Sent},
+    worker::Worker,
+};
+use crate::{
+    broker::lane::Seat,
+    protocol::ws::{ControlFrame, OpCode, control_frame},
+};
+
+/// Connections flushed in a tick, so that a crowd that catches up does not starve the sweep.
+const FLUSHES_PER_TICK: usize = 64;
+
+/// Bytes that one connection catches up in a turn.
+const CATCH_UP_BYTES: usize = 64 * 1024;
+
+/// A close frame without code and reason.
+pub(super) fn empty_close() -> ControlFrame {
+    control_frame(OpCode::Close, b"")
+}
+
+impl<D: Driver> Worker<D> {
+    /// Queues bytes for one connection alone.
+    pub(super) fn queue(&mut self, slot: u32, bytes: &[u8]) {
+        self.connections.hot(slot).outgoing.get_or_insert_default().push(bytes);
+        self.queued(slot);
+    }
+
+    /// Queues bytes that can stay where they are.
+    pub(super) fn queue_kept(&mut self, slot: u32, bytes: Bytes) {
+        self.connections.hot(slot).outgoing.get_or_insert_default().push_kept(bytes);
+        self.queued(slot);
+    }
+
+    /// A client that lets its own queue grow is not read until it has taken some of it.
+    fn queued(&mut self, slot: u32) {
+        let max = self.shared.settings.reply_bytes_max;
+        let hot = self.connections.hot(slot);
+        if hot.phase == Phase::Open && hot.outgoing.as_ref().is_some_and(|outgoing| outgoing.len() > max) {
+            hot.set(Flag::Paused);
+        }
+        self.list_flush(slot);
+    }
+
+    /// Flushes a bounded number of connections.
+    pub(super) fn flush_some(&mut self) {
+        for _ in 0..self.to_flush.len().min(FLUSHES_PER_TICK) {
+            let Some(slot) = self.to_flush.pop_front() else { return };
+            if self.connections.hot(slot).clear(Flag::ListedFlush) {
+                self.flush(slot);
+            }
+        }
+    }
+
+    /// Sends what a connection's socket takes of its own queue, then what its subscriptions are behind.
+    fn flush(&mut self, slot: u32) {
+        if self.connections.phase(slot) == Phase::Free || !self.flush_own(slot) {
+            return;
+        }
+        if self.connections.phase(slot) == Phase::Finishing && !self.connections.hot(slot).is(Flag::Finished) {
+            self.connections.hot(slot).set(Flag::Finished);
+            self.driver.finish(slot);
+            return;
+        }
+        self.catch_up(slot);
+    }
+
+    /// Sends the connection's own queue. True if nothing of it is left and the socket may take more.
+    pub(super) fn flush_own(&mut self, slot: u32) -> bool {
+        loop {
+            let hot = self.connections.hot(slot);
+            if hot.is(Flag::Blocked) {
+                return false;
+            }
+            let Some(outgoing) = &mut hot.outgoing else { return true };
+            let mut slices = SmallVec::new();
+            outgoing.slices(&mut slices);
+            let asked: usize = slices.iter().map(|slice| slice.len()).sum();
+            let mut sent = match &slices[..] {
+                [] => Sent::Bytes(0),
+                [one] => self.driver.send(slot, one),
+                several => self.driver.send_vectored(slot, several),
+            };
+            drop(slices);
+            if sent == Sent::Queued {
+                // Outside the sweep nothing is batched.
+                self.driver.submit(&mut self.outcomes);
+                sent = self.outcomes.pop().map_or(Sent::Bytes(asked), |(_, sent)| sent);
+            }
+            let taken = match sent {
+                Sent::Bytes(bytes) => bytes,
+                Sent::Refused | Sent::Queued => 0,
+                Sent::Failed => {
+                    self.end(slot, End::Reset, Why::Reset);
+                    return false;
+                }
+            };
+            self.count_send(taken, asked);
+            let hot = self.connections.hot(slot);
+            if let Some(outgoing) = &mut hot.outgoing {
+                outgoing.sent(taken);
+                if outgoing.is_empty() {
+                    hot.outgoing = None;
+                }
+            }
+            let len = self.connections.outgoing_len(slot);
+            if len <= self.shared.settings.reply_bytes_max / 2 {
+                self.unpause(slot);
+            }
+            if taken < asked {
+                self.block(slot, taken > 0);
+                return false;
+            }
+        }
+    }
+
+    /// The socket took less than it was given: its write event is awaited, and something must leave within
+    /// `--write-timeout`.
+    pub(super) fn block(&mut self, slot: u32, progress: bool) {
+        let now = self.now;
+        let hot = self.connections.hot(slot);
+        hot.set(Flag::Blocked);
+        let stalled = !progress && self.connections.warm(slot).stalled;
+        self.connections.warm(slot).stalled = true;
+        if !stalled {
+            self.connections.warm(slot).progress_at = now;
+        }
+        let write = self.shared.settings.write;
+        self.deadlines.arm(slot, now, write);
+    }
+
+    pub(super) fn count_send(&self, taken: usize, asked: usize) {
+        let stats = self.stats();
+        stats.sends.add(1);
+        stats.bytes_sent.add(taken as u64);
+        if taken < asked {
+            stats.sends_refused.add(1);
+        }
+    }
+
+    /// Sends what the connection's subscriptions are behind, as far as its socket takes it and its turn
+    /// goes. Who has reached the head is swept again.
+    fn catch_up(&mut self, slot: u32) {
+        if self.connections.phase(slot) != Phase::Open {
+            return;
+        }
+        let mut left = CATCH_UP_BYTES;
+        let mut next = self.connections.first_subscription(slot);
+        while next != super::connections::NONE {
+            let subscription = next;
+            next = self.lanes.subscriptions[subscription as usize].next;
+            while let Some((lane, seat @ Seat::Behind(_))) = self.lanes.seat(subscription) {
+                let record = self.lanes.at(lane);
+                if record.lane.entry(seat).position == record.lane.view.head().position {
+                    self.lanes.promote(subscription);
+                    break;
+                }
+                if left == 0 {
+                    self.list_flush(slot);
+                    return;
+                }
+                let sent = self.send_run(lane, seat, left);
+                let phase_ended = self.connections.phase(slot) != Phase::Open;
+                if phase_ended || self.connections.hot(slot).is(Flag::Blocked) {
+                    return;
+                }
+                left = left.saturating_sub(sent);
+            }
+        }
+    }
+}

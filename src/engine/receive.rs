@@ -1,0 +1,455 @@
+//! Bytes in: from sockets through HTTP heads and frames to sessions.
+//!
+//! Reading feeds and never writes. A connection that may not be read (its message waits for room or
+//! credit, its own queue is full, its subscriptions are being made) keeps what was received already and is
+//! left alone: the rest waits in the kernel, and then in the client.
+
+use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
+
+use bytes::BytesMut;
+
+use super::{
+    closing::Why,
+    connections::{Flag, Phase},
+    driver::{Driver, End, Received},
+    stats::Family,
+    worker::Worker,
+};
+use crate::{
+    protocol::{
+        http::{Refusal, Request, Response, Version, parse_request},
+        ws::{CloseCode, Event, Inbox, OpCode, ProtocolError, control_frame},
+    },
+    session::{Context, Error, Failure, Handshake, Route, Session},
+};
+
+/// The worker's receive buffer. A message of 64 KiB that begins near its front ends in it.
+const RECEIVE_BYTES: usize = 68 * 1024;
+
+/// A receive buffer of which large messages have taken more than this is replaced.
+const RECEIVE_BYTES_MIN: usize = 32 * 1024;
+
+/// Bytes that one connection may deliver in a turn, and all of them together.
+const TURN_BYTES: usize = 256 * 1024;
+const TICK_BYTES: usize = 1024 * 1024;
+
+/// What clients that came too many are asked to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+impl<D: Driver> Worker<D> {
+    /// Receives from the connections on the ready list, within the tick's bound; who has more goes to the
+    /// end of the list.
+    pub(super) fn read_ready(&mut self) {
+        let mut left = TICK_BYTES;
+        for _ in 0..self.ready.len() {
+            let Some(slot) = self.ready.pop_front() else { return };
+            if !self.connections.hot(slot).clear(Flag::ListedReady) {
+                continue;
+            }
+            left = left.saturating_sub(self.read(slot));
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Receives from one connection until nothing is left or it has had its turn; gives the bytes.
+    fn read(&mut self, slot: u32) -> usize {
+        let mut received = 0;
+        while self.may_read(slot) && self.connections.hot(slot).is(Flag::Readable) {
+            if received >= TURN_BYTES {
+                self.list_ready(slot);
+                break;
+            }
+            let (bytes, room) = match self.receive_once(slot) {
+                (Received::Bytes(bytes), room) => (bytes, room),
+                (Received::Empty, _) => {
+                    self.connections.hot(slot).clear(Flag::Readable);
+                    break;
+                }
+                (Received::End, _) => {
+                    self.end(slot, End::Close, Why::Eof);
+                    break;
+                }
+                (Received::Failed(_), _) => {
+                    self.end(slot, End::Reset, Why::Reset);
+                    break;
+                }
+            };
+            received += bytes;
+            if bytes < room && self.connections.phase(slot) != Phase::Free && !self.connections.hot(slot).is(Flag::ToEnd) {
+                self.connections.hot(slot).clear(Flag::Readable);
+            }
+        }
+        received
+    }
+
+    /// One receive, and the feeding of what it gave. Gives the room that there was, too.
+    fn receive_once(&mut self, slot: u32) -> (Received, usize) {
+        self.stats().receives.add(1);
+        let warm = self.connections.warm(slot);
+        if let Some(buffer) = warm.reader.direct_buffer() {
+            let room = buffer.len();
+            let received = self.driver.receive(slot, buffer);
+            if let Received::Bytes(bytes) = received {
+                warm.reader.filled(bytes);
+                self.heard(slot, bytes);
+                self.feed(slot, Inbox::default());
+            }
+            return (received, room);
+        }
+        if self.receive.len() < RECEIVE_BYTES_MIN {
+            self.receive = BytesMut::zeroed(RECEIVE_BYTES);
+        }
+        let room = self.receive.len();
+        let received = self.driver.receive(slot, &mut self.receive);
+        if let Received::Bytes(bytes) = received {
+            self.heard(slot, bytes);
+            let inbox = Inbox::from_buffer(std::mem::take(&mut self.receive), bytes);
+            self.receive = self.feed(slot, inbox).into_buffer();
+        }
+        (received, room)
+    }
+
+    fn heard(&mut self, slot: u32, bytes: usize) {
+        self.stats().bytes_received.add(bytes as u64);
+        let now = self.now;
+        if matches!(self.connections.phase(slot), Phase::Open) {
+            self.connections.warm(slot).received_at = now;
+            self.connections.hot(slot).clear(Flag::AwaitsPong);
+        }
+    }
+
+    /// Whether the connection's bytes may be looked at now.
+    fn may_read(&mut self, slot: u32) -> bool {
+        match self.connections.phase(slot) {
+            Phase::Free | Phase::Opening => false,
+            Phase::Open => !self.is_held(slot),
+            Phase::Head | Phase::Closing | Phase::Finishing => true,
+        }
+    }
+
+    /// Whether the connection is not read because something of it waits.
+    pub(super) fn is_held(&mut self, slot: u32) -> bool {
+        self.connections.hot(slot).is(Flag::Paused)
+            || self.connections.warm(slot).extra.as_ref().is_some_and(|extra| extra.held > 0)
+    }
+
+    /// Gives received bytes to whoever they are for. Gives the inbox back, for its buffer.
+    fn feed(&mut self, slot: u32, mut inbox: Inbox) -> Inbox {
+        if self.connections.phase(slot) == Phase::Head {
+            self.feed_head(slot, &mut inbox);
+        }
+        match self.connections.phase(slot) {
+            Phase::Open | Phase::Closing => self.feed_frames(slot, &mut inbox),
+            Phase::Opening if !inbox.is_empty() => self.connections.extra(slot).unread = inbox.rest(),
+            _ => {}
+        }
+        inbox
+    }
+
+    /// The connection may be read again: first what was received already, then what has come since.
+    pub(super) fn resume(&mut self) {
+        for slot in std::mem::take(&mut self.resumed) {
+            if !self.may_read(slot) {
+                continue;
+            }
+            let unread = self.connections.warm(slot).extra.as_mut().map(|extra| std::mem::take(&mut extra.unread));
+            self.connections.tidy(slot);
+            if let Some(unread) = unread.filter(|unread| !unread.is_empty()) {
+                let len = unread.len();
+                self.feed(slot, Inbox::from_buffer(unread, len));
+            } else if self.connections.phase(slot) == Phase::Open {
+                // An assembled message may be complete behind the one that waited.
+                self.feed(slot, Inbox::default());
+            }
+            if self.connections.phase(slot) != Phase::Free && self.connections.hot(slot).is(Flag::Readable) {
+                self.list_ready(slot);
+            }
+        }
+    }
+
+    /// Frames (RFC 6455 section 5), until nothing is left or the connection may not be read any more.
+    fn feed_frames(&mut self, slot: u32, inbox: &mut Inbox) {
+        let limits = self.shared.settings.messages;
+        let id = self.connections.id(slot);
+        let mut reader = std::mem::take(&mut self.connections.warm(slot).reader);
+        let before = reader.buffered();
+        let began = reader.message_started();
+        let mut broken = None;
+        loop {
+            match reader.next(inbox, &limits) {
+                Ok(Some(event)) => self.event(slot, event),
+                Ok(None) => break,
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            }
+            if !self.connections.is_current(id) {
+                // Ended by its own session: what it held in memory was released with it.
+                self.release_assembly(before);
+                return;
+            }
+            if !matches!(self.connections.phase(slot), Phase::Open | Phase::Closing) {
+                break;
+            }
+            if self.is_held(slot) {
+                if !inbox.is_empty() {
+                    self.connections.extra(slot).unread = inbox.rest();
+                }
+                break;
+            }
+        }
+        let (after, under_way) = (reader.buffered(), reader.message_started());
+        let warm = self.connections.warm(slot);
+        warm.reader = reader;
+        if under_way && (!began || warm.message_at == self.now) {
+            warm.began_at = self.now;
+            let limit = self.shared.settings.message;
+            self.deadlines.arm(slot, self.now, limit);
+        }
+        if let Some(error) = broken {
+            self.protocol_broken(slot, error);
+        }
+        self.account_assembly(slot, before, after);
+    }
+
+    fn event(&mut self, slot: u32, event: Event<'_>) {
+        if self.connections.phase(slot) == Phase::Closing {
+            // Data that crossed our close frame is not delivered; the answer to it is awaited.
+            if let Event::Close(frame) = event {
+                self.close_received(slot, &frame);
+            }
+            return;
+        }
+        match event {
+            Event::Message(message) => {
+                self.stats().messages_received.add(1);
+                self.connections.warm(slot).message_at = self.now;
+                self.with_session(slot, |session, context| session.message(context, message));
+            }
+            Event::Ping(payload) => {
+                self.stats().pings_received.add(1);
+                self.queue(slot, &control_frame(OpCode::Pong, payload));
+                self.with_session(slot, |session, context| session.ping(context, payload));
+            }
+            Event::Pong(payload) => {
+                self.stats().pongs_received.add(1);
+                self.with_session(slot, |session, context| session.pong(context, payload));
+            }
+            Event::Close(frame) => self.close_received(slot, &frame),
+        }
+    }
+
+    fn protocol_broken(&mut self, slot: u32, error: ProtocolError) {
+        self.stats().count(Family::ProtocolError, error.reason());
+        if self.connections.phase(slot) == Phase::Closing {
+            // It answers our close frame with nonsense: nothing more can be expected.
+            self.finish(slot);
+            return;
+        }
+        self.with_session(slot, |session, context| session.error(context, &Error::Protocol(error)));
+        self.close(slot, error.close_code(), &error.to_string(), Why::Protocol);
+        if self.connections.phase(slot) == Phase::Closing {
+            // What follows can't be read any more, the answer included (section 7.1.7).
+            self.finish(slot);
+        }
+    }
+
+    /// Keeps the count of half-received bytes, and the bound on it.
+    fn account_assembly(&mut self, slot: u32, before: usize, after: usize) {
+        if before == after {
+            return;
+        }
+        self.release_assembly(before);
+        if self.connections.phase(slot) == Phase::Free {
+            return;
+        }
+        let all = self.shared.assemblies.fetch_add(after, Ordering::Relaxed) + after;
+        if after > before && all > self.shared.settings.assembly_bytes_max {
+            self.close(slot, CloseCode::TRY_AGAIN_LATER, "the server is receiving too much at once", Why::AssemblyFull);
+            if self.connections.phase(slot) == Phase::Closing {
+                self.release_assembly(after);
+                self.connections.warm(slot).reader = crate::protocol::ws::Reader::default();
+                self.finish(slot);
+            }
+        }
+    }
+
+    /// Half-received bytes are gone.
+    pub(super) fn release_assembly(&self, bytes: usize) {
+        if bytes > 0 {
+            self.shared.assemblies.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Request heads. Those that come whole in one piece are not copied.
+    fn feed_head(&mut self, slot: u32, inbox: &mut Inbox) {
+        let mut bytes = match &mut self.connections.warm(slot).extra {
+            Some(extra) if !extra.head.is_empty() => {
+                let mut head = std::mem::take(&mut extra.head);
+                head.extend_from_slice(&inbox.rest());
+                head
+            }
+            _ => inbox.rest(),
+        };
+        while self.connections.phase(slot) == Phase::Head && !bytes.is_empty() {
+            match parse_request(&bytes, &self.shared.settings.heads) {
+                Ok(None) => {
+                    self.connections.extra(slot).head = bytes;
+                    return;
+                }
+                Ok(Some((request, consumed))) => {
+                    let _ = bytes.split_to(consumed);
+                    self.request(slot, &request);
+                }
+                Err(refusal) => {
+                    self.refuse(slot, refusal, None);
+                    return;
+                }
+            }
+        }
+        self.connections.tidy(slot);
+        if !bytes.is_empty() && matches!(self.connections.phase(slot), Phase::Opening | Phase::Open) {
+            let len = bytes.len();
+            self.feed(slot, Inbox::from_buffer(bytes, len));
+        }
+    }
+
+    fn request(&mut self, slot: u32, request: &Request) {
+        if self.connections.hot(slot).is(Flag::Surplus) {
+            let hint = "this server has as many connections as it may have: try again later";
+            self.refuse(slot, Refusal::unavailable("too_many_connections", hint, RETRY_AFTER), Some(request));
+            return;
+        }
+        let address = SocketAddr::new(self.connections.address(slot), 0);
+        let router = std::sync::Arc::clone(&self.shared.router);
+        match router.route(request, address) {
+            Route::Respond(response) => self.respond(slot, &response, Some(request)),
+            Route::Refuse(refusal) => self.refuse(slot, refusal, Some(request)),
+            Route::Upgrade { session, response, subprotocol } => {
+                let handshake = Handshake { request, address, subprotocol: subprotocol.as_deref() };
+                self.open(slot, session, response, &handshake);
+            }
+        }
+    }
+
+    fn open(&mut self, slot: u32, mut session: Box<dyn Session>, response: Vec<u8>, handshake: &Handshake<'_>) {
+        self.connections.hot(slot).phase = Phase::Opening;
+        let mut commands = self.commands(slot);
+        let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            session.open(&mut Context::new(&mut commands), handshake)
+        }));
+        let ending = commands.ending;
+        let refusal = match opened {
+            Ok(Ok(())) if ending.is_none() => {
+                self.connections.warm(slot).session = Some(session);
+                self.connections.extra(slot).response = response;
+                self.opened_if_ready(slot);
+                return;
+            }
+            Ok(Ok(())) => Refusal::forbidden("session", "the connection was closed before it opened"),
+            Ok(Err(refusal)) => refusal,
+            Err(_) => {
+                self.stats().count(Family::SessionFailed, "panic");
+                Refusal::new(500, "session_panic", "the session failed")
+            }
+        };
+        self.refuse_opening(slot, refusal, Some(handshake.request));
+    }
+
+    /// Takes back what an opening session has got, and answers with a refusal.
+    pub(super) fn refuse_opening(&mut self, slot: u32, refusal: Refusal, request: Option<&Request>) {
+        self.drop_subscriptions(slot);
+        self.connections.warm(slot).session = None;
+        self.connections.hot(slot).phase = Phase::Head;
+        if let Some(extra) = &mut self.connections.warm(slot).extra {
+            extra.response = Vec::new();
+            extra.pending = 0;
+        }
+        self.refuse(slot, refusal, request);
+    }
+
+    /// Completes the handshake once all subscriptions that the session made while opening stand.
+    pub(super) fn opened_if_ready(&mut self, slot: u32) {
+        let extra = self.connections.extra(slot);
+        if extra.pending > 0 {
+            return;
+        }
+        let response = std::mem::take(&mut extra.response);
+        let unread = !extra.unread.is_empty();
+        self.queue(slot, &response);
+        self.connections.tidy(slot);
+        self.stats().upgrades.add(1);
+        self.connections.hot(slot).phase = Phase::Open;
+        let now = self.now;
+        self.connections.warm(slot).message_at = now;
+        self.deadlines.disarm(slot);
+        self.arm_open(slot);
+        if let Some(timer) = self.connections.warm(slot).extra.as_ref().and_then(|extra| extra.timer) {
+            self.deadlines.arm(slot, now, timer.since(now));
+        }
+        if unread || self.connections.hot(slot).is(Flag::Readable) {
+            self.resumed.push(slot);
+        }
+    }
+
+    fn refuse(&mut self, slot: u32, refusal: Refusal, request: Option<&Request>) {
+        if !self.connections.hot(slot).is(Flag::Surplus) {
+            self.stats().count(Family::Refused, refusal.reason);
+        }
+        self.answer(slot, &Response::from(refusal), request, true);
+    }
+
+    fn respond(&mut self, slot: u32, response: &Response, request: Option<&Request>) {
+        let close = request.is_none_or(|request| !request.keep_alive()) || self.draining.is_some();
+        self.answer(slot, response, request, close);
+    }
+
+    fn answer(&mut self, slot: u32, response: &Response, request: Option<&Request>, close: bool) {
+        self.stats().requests.add(1);
+        let version = request.map_or(Version::Http11, |request| request.version);
+        let head_only = request.is_some_and(|request| request.method == crate::protocol::http::Method::Head);
+        let bytes = response.encode(version, close, head_only);
+        self.queue(slot, &bytes);
+        if close {
+            self.finish(slot);
+        } else {
+            // The time for the next head begins.
+            let now = self.now;
+            self.connections.warm(slot).received_at = now;
+        }
+    }
+
+    /// Calls a session, and ends its connection if it fails.
+    pub(super) fn with_session(
+        &mut self,
+        slot: u32,
+        call: impl FnOnce(&mut dyn Session, &mut Context<'_>) -> Result<(), Failure>,
+    ) {
+        let Some(mut session) = self.connections.warm(slot).session.take() else { return };
+        let id = self.connections.id(slot);
+        let mut commands = self.commands(slot);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            call(&mut *session, &mut Context::new(&mut commands))
+        }));
+        let ending = commands.ending;
+        debug_assert!(self.connections.is_current(id), "commands end no connection while its session runs");
+        self.connections.warm(slot).session = Some(session);
+        let failure = match result {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => {
+                tracing::warn!(worker = self.id.0, error = %failure.0, "a session failed");
+                Some("error")
+            }
+            Err(_) => Some("panic"),
+        };
+        if let Some(failure) = failure {
+            self.stats().count(Family::SessionFailed, failure);
+            self.close(slot, CloseCode::INTERNAL_ERROR, "internal error", Why::Failed);
+        } else if let Some(ending) = ending {
+            self.apply_ending(slot, ending);
+        }
+    }
+}

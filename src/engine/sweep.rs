@@ -1,0 +1,307 @@
+//! The ring sweep: a slice of visits to a lane's subscriptions, each of which sends everything up to the
+//! head of that moment. And backpressure: what a refused send leads to.
+//!
+//! A socket that refuses bytes moves its subscription to the part behind; the rest of a unit that has begun
+//! goes to the connection's own queue, so a cursor always stands between two units. Policies look at the
+//! part behind only: lag that is the sweep's own is no subscriber's fault.
+
+use std::io::IoSlice;
+
+use smallvec::SmallVec;
+
+use super::{
+    closing::Why,
+    connections::Flag,
+    driver::{Driver, End, Sent},
+    lanes::low,
+    worker::Worker,
+};
+use crate::{
+    broker::{
+        ids::Position,
+        lane::{Entry, Seat},
+    },
+    protocol::ws::CloseCode,
+};
+
+/// Sends in a slice. Between slices sockets are read and mail is taken.
+const SLICE_SENDS: usize = 64;
+
+/// Entries looked at in a slice, most of which may have nothing to get.
+const SLICE_VISITS: usize = 4096;
+
+/// Bytes that one visit may send, and runs of a log that it may send together.
+const VISIT_BYTES: usize = 256 * 1024;
+const VISIT_RUNS: usize = 16;
+
+/// The rest of a started unit up to this length is copied; a longer one keeps its segment.
+const REST_COPIED_BYTES: usize = 4096;
+
+/// A send whose outcome is known after the driver's submit. It counts as complete until then.
+#[derive(Debug)]
+pub struct InFlight {
+    slot: u32,
+    subscription: u32,
+    /// The entry before the send.
+    before: Entry,
+    asked: usize,
+}
+
+impl<D: Driver> Worker<D> {
+    /// One slice: the first dirty lane, from where its ring stood, then the next, until 64 sends. A lane
+    /// that is not finished goes to the end of the queue.
+    pub(super) fn sweep(&mut self) {
+        let (mut sends, mut visits) = (0, 0);
+        while let Some(&lane) = self.dirty.front() {
+            let finished = self.sweep_lane(lane, &mut sends, &mut visits);
+            self.dirty.pop_front();
+            if !finished {
+                self.dirty.push_back(lane);
+                break;
+            }
+            if let Some(record) = self.lanes.get(lane) {
+                record.queued = false;
+            }
+        }
+        self.settle_in_flight();
+    }
+
+    /// Visits until the lane rests (true) or the slice is over (false).
+    fn sweep_lane(&mut self, lane: u32, sends: &mut usize, visits: &mut usize) -> bool {
+        loop {
+            let Some(record) = self.lanes.get(lane) else { return true };
+            let floor = record.lane.floor();
+            let next = record.lane.next_visit();
+            if record.lane.floor() != floor {
+                self.lap_done(lane);
+            }
+            let Some(seat) = next else { return true };
+            if *sends >= SLICE_SENDS || *visits >= SLICE_VISITS {
+                return false;
+            }
+            *visits += 1;
+            if self.visit(lane, seat) {
+                *sends += 1;
+            }
+        }
+    }
+
+    /// Visits one swept entry. True if something was sent.
+    fn visit(&mut self, lane: u32, seat: Seat) -> bool {
+        let record = self.lanes.at(lane);
+        let entry = *record.lane.entry(seat);
+        if entry.position == record.lane.view.head().position {
+            record.lane.visited();
+            return false;
+        }
+        let slot = entry.connection;
+        let hot = self.connections.hot(slot);
+        if (hot.outgoing.is_some() && !self.flush_own(slot)) || self.connections.hot(slot).is(Flag::Blocked) {
+            // Something else must leave first. When it has, the flush goes on with this subscription. The
+            // connection may also just have ended, and its subscription with it.
+            if self.lanes.subscriptions.get(entry.subscription as usize).is_some_and(|subscription| {
+                subscription.connection == slot && subscription.seat == Some(seat)
+            }) {
+                self.lanes.demote(entry.subscription);
+            }
+            return true;
+        }
+        self.send_run(lane, seat, VISIT_BYTES);
+        // Whoever did not get all is no longer at this seat, or is visited again at once.
+        let record = self.lanes.at(lane);
+        if record.lane.next_visit() == Some(seat)
+            && record.lane.entry(seat).subscription == entry.subscription
+            && record.lane.entry(seat).position == record.lane.view.head().position
+        {
+            record.lane.visited();
+        }
+        true
+    }
+
+    /// Sends a subscription what lies before it, about `most` bytes at once, and moves its cursor. A
+    /// refusal moves it to the part behind. Gives the bytes sent.
+    pub(super) fn send_run(&mut self, lane: u32, seat: Seat, most: usize) -> usize {
+        let record = self.lanes.at(lane);
+        let before = *record.lane.entry(seat);
+        if before.holes {
+            return self.send_between_holes(lane, seat, most);
+        }
+        let slot = before.connection;
+        let view = &record.lane.view;
+        let head = view.head().position;
+        let first = view.first_run(before.position);
+        let (asked, sent) = if first.len() as u64 == head.since(before.position) {
+            (first.len(), self.driver.send(slot, first))
+        } else {
+            let mut runs: SmallVec<[IoSlice<'_>; VISIT_RUNS]> = SmallVec::new();
+            let mut asked = 0;
+            for run in view.runs(before.position).take(VISIT_RUNS) {
+                runs.push(IoSlice::new(run));
+                asked += run.len();
+                if asked >= most {
+                    break;
+                }
+            }
+            (asked, self.driver.send_vectored(slot, &runs))
+        };
+        self.settle(lane, seat, before, asked, sent)
+    }
+
+    /// The same for a subscription that must not get some ranges: one run up to the next hole. Nobody else
+    /// pays for this.
+    fn send_between_holes(&mut self, lane: u32, seat: Seat, most: usize) -> usize {
+        let record = self.lanes.at(lane);
+        let before = *record.lane.entry(seat);
+        let head = record.lane.view.head();
+        let holes = self.lanes.holes.entry(before.subscription).or_default();
+        while holes.front().is_some_and(|hole| hole.end <= before.position) {
+            holes.pop_front();
+        }
+        let Some(hole) = holes.front().cloned() else {
+            self.lanes.holes.remove(&before.subscription);
+            self.lanes.at(lane).lane.entry_mut(seat).holes = false;
+            return self.send_run(lane, seat, most);
+        };
+        if hole.start <= before.position {
+            // Inside a hole: over it, counted as left out.
+            let record = self.lanes.at(lane);
+            let end = record.lane.view.place(hole.end.min(head.position)).unit_start;
+            let entry = record.lane.entry_mut(seat);
+            let left_out = low(end).wrapping_sub(entry.offset_low);
+            entry.position = end.position;
+            entry.offset_low = low(end);
+            self.stats().deliveries_left_out.add(u64::from(left_out));
+            return 0;
+        }
+        let until = hole.start.min(head.position);
+        let view = &self.lanes.at(lane).lane.view;
+        let run = view.first_run(before.position);
+        let len = usize::try_from(until.since(before.position)).unwrap_or(usize::MAX).min(run.len());
+        let sent = self.driver.send(before.connection, &run[..len]);
+        self.settle(lane, seat, before, len, sent)
+    }
+
+    /// Moves a cursor by what a send gave. Gives the bytes that went.
+    fn settle(&mut self, lane: u32, seat: Seat, before: Entry, asked: usize, sent: Sent) -> usize {
+        let slot = before.connection;
+        let taken = match sent {
+            Sent::Bytes(bytes) => bytes,
+            Sent::Refused => 0,
+            Sent::Queued => {
+                self.in_flight.push(InFlight { slot, subscription: before.subscription, before, asked });
+                self.advance(lane, seat, before, asked);
+                return asked;
+            }
+            Sent::Failed => {
+                self.end(slot, End::Reset, Why::Reset);
+                return 0;
+            }
+        };
+        self.count_send(taken, asked);
+        self.advance(lane, seat, before, taken);
+        if taken < asked {
+            self.refused(slot, before.subscription, seat, taken > 0);
+        } else if taken > 0 && self.connections.warm(slot).stalled {
+            self.connections.warm(slot).stalled = false;
+        }
+        taken
+    }
+
+    /// The cursor of the entry at `seat` goes `taken` bytes on. If that ends inside a unit, the unit's rest
+    /// goes to the connection's own queue and the cursor behind it.
+    fn advance(&mut self, lane: u32, seat: Seat, before: Entry, taken: usize) {
+        let record = self.lanes.at(lane);
+        let view = &record.lane.view;
+        let head = view.head();
+        let position = before.position.advanced(taken);
+        if position == head.position {
+            let delivered = low(head).wrapping_sub(before.offset_low);
+            let entry = record.lane.entry_mut(seat);
+            entry.position = position;
+            entry.offset_low = low(head);
+            self.stats().deliveries.add(u64::from(delivered));
+            return;
+        }
+        let place = view.place(position);
+        let end = place.unit_end.unwrap_or(place.unit_start);
+        if let Some(unit_end) = place.unit_end {
+            let outgoing = self.connections.hot(before.connection).outgoing.get_or_insert_default();
+            let len = usize::try_from(unit_end.position.since(position)).expect("a unit fits in memory");
+            view.rest(position, len, REST_COPIED_BYTES, outgoing);
+        }
+        let delivered = low(end).wrapping_sub(before.offset_low);
+        let entry = record.lane.entry_mut(seat);
+        entry.position = end.position;
+        entry.offset_low = low(end);
+        self.stats().deliveries.add(u64::from(delivered));
+    }
+
+    /// **Backpressure**: a socket refused bytes. Its subscription leaves the swept part until it has caught
+    /// up by itself.
+    fn refused(&mut self, slot: u32, subscription: u32, seat: Seat, progress: bool) {
+        self.block(slot, progress);
+        if matches!(seat, Seat::Swept(_)) {
+            self.lanes.demote(subscription);
+        }
+    }
+
+    /// Learns the outcome of queued sends.
+    fn settle_in_flight(&mut self) {
+        if self.in_flight.is_empty() {
+            return;
+        }
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        self.driver.submit(&mut outcomes);
+        for in_flight in std::mem::take(&mut self.in_flight) {
+            let outcome = outcomes.iter().find(|(slot, _)| *slot == in_flight.slot);
+            let sent = outcome.map_or(Sent::Bytes(in_flight.asked), |(_, sent)| *sent);
+            self.count_send(if let Sent::Bytes(bytes) = sent { bytes } else { 0 }, in_flight.asked);
+            if sent == Sent::Bytes(in_flight.asked) {
+                continue;
+            }
+            let Some((lane, seat)) = self.lanes.seat(in_flight.subscription) else { continue };
+            let delivered = self.lanes.at(lane).lane.entry(seat).offset_low.wrapping_sub(in_flight.before.offset_low);
+            self.stats().deliveries.take_back(u64::from(delivered));
+            *self.lanes.at(lane).lane.entry_mut(seat) = in_flight.before;
+            match sent {
+                Sent::Failed => self.end(in_flight.slot, End::Reset, Why::Reset),
+                Sent::Bytes(taken) => {
+                    self.advance(lane, seat, in_flight.before, taken);
+                    self.refused(in_flight.slot, in_flight.subscription, seat, true);
+                }
+                Sent::Refused | Sent::Queued => self.refused(in_flight.slot, in_flight.subscription, seat, false),
+            }
+        }
+        outcomes.clear();
+        self.outcomes = outcomes;
+    }
+
+    /// All swept subscriptions of a lane have what its head was when the lap began.
+    fn lap_done(&mut self, lane: u32) {
+        self.stats().laps.add(1);
+        self.floors.push(lane);
+    }
+
+    /// Slow consumers: subscriptions behind whose lag has passed the bound. Looked for when a lane's tail
+    /// moves and every tenth of a second, never per message.
+    pub(super) fn check_lag(&mut self, lane: u32) {
+        let window = self.shared.settings.lag;
+        let record = self.lanes.at(lane);
+        if record.lane.behind().is_empty() {
+            return;
+        }
+        let head = record.lane.view.head();
+        let bytes: Position = Position(head.position.0.saturating_sub(window.bytes));
+        let messages = u32::try_from(window.messages).unwrap_or(u32::MAX);
+        let slow: SmallVec<[u32; 8]> = record
+            .lane
+            .behind()
+            .iter()
+            .filter(|entry| entry.position < bytes || low(head).wrapping_sub(entry.offset_low) > messages)
+            .map(|entry| entry.connection)
+            .collect();
+        for slot in slow {
+            self.close(slot, CloseCode::TRY_AGAIN_LATER, "too slow: the lag bound was passed", Why::SlowConsumer);
+        }
+    }
+}
