@@ -320,3 +320,6 @@ fn control_event(opcode: OpCode, payload: &[u8]) -> Result<Event<'_>, ProtocolEr
         _ => Event::Close(parse_close(payload)?),
     })
 }
+
+#[cfg(test)]
+mod tests;
