@@ -307,6 +307,16 @@ fn too_big_is_refused_from_the_header_alone() {
 }
 
 #[test]
+fn a_limit_that_was_raised_holds_for_the_message_under_way() {
+    let (mut reader, raised) = (Reader::default(), LIMITS);
+    let lower = Limits { message_bytes_max: 200, ..LIMITS };
+    assert!(matches!(reader.next(&mut inbox(&frame(BINARY_BEGINS, &[1; 200]), 0), &lower), Ok(None)));
+    assert!(matches!(reader.next(&mut inbox(&frame(CONTINUES, &[2; 5_000]), 0), &raised), Ok(None)));
+    let last = reader.next(&mut inbox(&frame(CONTINUATION_ENDS, &[3; 7]), 0), &raised).map(|it| it.map(own));
+    assert_eq!(last, Ok(Some(Got::Binary([vec![1; 200], vec![2; 5_000], vec![3; 7]].concat()))));
+}
+
+#[test]
 fn too_many_fragments_even_if_empty() {
     let limits = Limits { fragments_max: 3, ..LIMITS };
     let three = [frame(TEXT_BEGINS, b""), frame(CONTINUES, b""), frame(CONTINUATION_ENDS, b"")].concat();
