@@ -148,10 +148,11 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
         _ => authority.find(':').unwrap_or(authority.len()),
     };
     let (host, rest) = authority.split_at(host_end);
-    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let v6 = bracketed.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
     let forbidden = |c: char| c.is_whitespace() || c.is_control() || "/?#@\\[]:".contains(c);
     let plain = !host.is_empty() && !host.contains(forbidden);
-    if !plain && !bracketed {
+    if !plain && !v6 {
         return None;
     }
     let port = match rest.strip_prefix(':') {
@@ -160,4 +161,130 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
         _ => return None,
     };
     Some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> OriginPattern {
+        text.parse().expect("a pattern")
+    }
+
+    #[test]
+    fn exact_origins() {
+        let exact = pattern("https://Example.com");
+        for origin in ["https://example.com", "HTTPS://EXAMPLE.COM", "https://example.com:443"] {
+            assert!(exact.matches(origin), "{origin}");
+        }
+        for origin in [
+            "http://example.com",
+            "https://example.com:8443",
+            "https://www.example.com",
+            "https://example.com.evil.org",
+            "https://example.com@evil.org",
+            "https://evil.org/https://example.com",
+            "https://example.com/",
+            "https://example.com:",
+            "null",
+            "",
+        ] {
+            assert!(!exact.matches(origin), "{origin}");
+        }
+        assert!(pattern("http://localhost:3000").matches("http://localhost:3000"));
+        assert!(!pattern("http://localhost:3000").matches("http://localhost"));
+        assert!(pattern("http://[::1]:3000").matches("http://[::1]:3000"));
+        assert!(pattern("capacitor://localhost").matches("capacitor://localhost"));
+    }
+
+    #[test]
+    fn names_below_at_any_depth() {
+        let below = pattern("https://*.example.com:8443");
+        assert!(below.matches("https://a.example.com:8443") && below.matches("https://a.b.Example.com:8443"));
+        for origin in [
+            "https://example.com:8443",
+            "https://.example.com:8443",
+            "https://a.example.com",
+            "https://aexample.com:8443",
+        ] {
+            assert!(!below.matches(origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn any_is_any() {
+        assert!(pattern("*").matches("null") && pattern("*").matches("https://x"));
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_named() {
+        for text in [
+            "",
+            "example.com",
+            "https://",
+            "https://example.com/",
+            "https://example.com/path",
+            "https://*",
+            "https://*.",
+            "https://*example.com",
+            "https://a.*.com",
+            "https://*.*.com",
+            "://a",
+            "https://a:b",
+            "https://a:70000",
+            "https://a b",
+            "https://[::1",
+            "https://u@a",
+            "ht*p://a",
+            "**",
+        ] {
+            let error = text.parse::<OriginPattern>().expect_err(text);
+            assert!(error.to_string().starts_with(&format!("'{text}' is not an origin pattern")));
+        }
+    }
+
+    #[test]
+    fn patterns_are_written_as_they_were_read() {
+        for text in ["*", "https://example.com", "https://*.example.com:8443", "http://[::1]:80"] {
+            let expected = text.strip_suffix(":80").unwrap_or(text);
+            assert_eq!(pattern(text).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn loopback() {
+        for host in [
+            "localhost",
+            "LOCALHOST:8000",
+            "a.localhost",
+            "localhost.",
+            "127.0.0.1",
+            "127.9.9.9:1",
+            "[::1]",
+            "[::1]:8000",
+        ] {
+            assert!(is_loopback_host(host), "{host}");
+            assert!(is_loopback_origin(&format!("http://{host}")), "{host}");
+        }
+        for host in [
+            "",
+            "example.com",
+            "localhost.evil.org",
+            "127.0.0.1.evil.org",
+            "evillocalhost",
+            "128.0.0.1",
+            "[::2]",
+            "::1",
+            "127.0.0.1.",
+            "localhost:x",
+            "localhost:1:2",
+            "127.0.0.1@evil.org",
+            "localhost/",
+            "[localhost]",
+        ] {
+            assert!(!is_loopback_host(host), "{host}");
+            assert!(!is_loopback_origin(&format!("http://{host}")), "{host}");
+        }
+        assert!(!is_loopback_origin("localhost") && !is_loopback_origin("null"));
+    }
 }

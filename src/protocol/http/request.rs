@@ -312,3 +312,6 @@ fn malformed(bytes: &[u8], error: httparse::Error) -> Refusal {
         error => Refusal::bad_request("malformed_head", format!("not an HTTP/1.1 request: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,3 +226,81 @@ fn phrase(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(response: &Response, version: Version, close: bool, head_only: bool) -> String {
+        String::from_utf8(response.encode(version, close, head_only)).expect("ASCII here")
+    }
+
+    #[test]
+    fn a_response() {
+        let response = Response::new(200, "application/json", "{}").with_header("ETag", "\"1\"");
+        assert_eq!(
+            encoded(&response, Version::Http11, false, false),
+            "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nX-Content-Type-Options: nosniff\r\n\
+             Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+        );
+    }
+
+    #[test]
+    fn connection_is_said_where_it_is_not_the_default() {
+        // RFC 9112 §9.3
+        let response = Response::new(200, "text/plain", "x");
+        let says = |version, close| {
+            let head = encoded(&response, version, close, false);
+            head.lines().find_map(|line| line.strip_prefix("Connection: ").map(str::to_owned))
+        };
+        assert_eq!(says(Version::Http11, false), None);
+        assert_eq!(says(Version::Http11, true).as_deref(), Some("close"));
+        assert_eq!(says(Version::Http10, false).as_deref(), Some("keep-alive"));
+        assert_eq!(says(Version::Http10, true).as_deref(), Some("close"));
+    }
+
+    #[test]
+    fn head_states_the_length_and_204_has_none() {
+        let response = Response::new(200, "text/plain", "12345");
+        let head = encoded(&response, Version::Http11, false, true);
+        assert!(head.contains("Content-Length: 5\r\n") && head.ends_with("\r\n\r\n"));
+        let head = encoded(&Response::new(204, "text/plain", ""), Version::Http11, false, false);
+        assert!(!head.contains("Content-Length") && head.starts_with("HTTP/1.1 204 No Content\r\n"));
+    }
+
+    #[test]
+    fn a_stream_ends_with_its_connection() {
+        let head = Response::new(200, "text/event-stream", ":\n\n").with_header("Cache-Control", "no-store");
+        assert_eq!(
+            head.encode_until_close(),
+            b"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+              Content-Type: text/event-stream\r\nConnection: close\r\n\r\n:\n\n"
+        );
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let refusal = Refusal::upgrade_required("version", "use version 13");
+        assert_eq!(
+            encoded(&refusal.into(), Version::Http11, true, false),
+            "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             X-Content-Type-Options: nosniff\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 15\r\n\
+             Connection: upgrade, close\r\n\r\nuse version 13\n"
+        );
+        let header = |refusal: Refusal| refusal.headers;
+        assert_eq!(
+            header(Refusal::method_not_allowed("m", "", "GET, HEAD")),
+            [("Allow", "GET, HEAD".into())]
+        );
+        let busy = |millis| header(Refusal::unavailable("busy", "", Duration::from_millis(millis)));
+        assert_eq!(busy(1500), [("Retry-After", "2".into())]);
+        assert_eq!(busy(2000), [("Retry-After", "2".into())]);
+    }
+
+    #[test]
+    fn no_value_can_begin_a_line() {
+        let response = Response::new(200, "text/plain", "").with_header("Location", "/a\r\nSet-Cookie: b\0");
+        let head = encoded(&response, Version::Http11, false, false);
+        assert!(head.contains("Location: /a  Set-Cookie: b \r\n"), "{head}");
+    }
+}

@@ -46,6 +46,12 @@ struct CurrentFrame {
     open: bool,
 }
 
+impl CurrentFrame {
+    fn new(header: &FrameHeader, begin: usize, payload_len: usize) -> Self {
+        Self { fin: header.fin, mask: header.mask, begin, end: begin + payload_len, open: true }
+    }
+}
+
 impl Assembly {
     /// Begins a message with its first frame, of which nothing has arrived. `payload_len` is the frame's.
     pub(super) fn begin(kind: Kind, header: &FrameHeader, payload_len: usize, bytes_max: usize) -> Self {
@@ -69,21 +75,18 @@ impl Assembly {
         start: usize,
         arrived: usize,
     ) -> Self {
-        let frame =
-            CurrentFrame { fin: header.fin, mask: header.mask, begin: 0, end: payload_len, open: true };
+        let frame = CurrentFrame::new(header, 0, payload_len);
         let size_max = if header.fin { payload_len } else { bytes_max };
         Self { kind, buffer, start, arrived, unmasked: 0, validated: 0, frames: 1, frame, size_max }
     }
 
     /// Goes on with a further fragment. Its length has been checked against the limit.
-    pub(super) fn next_frame(&mut self, header: &FrameHeader, payload_len: usize) {
-        let begin = self.arrived;
-        let end = begin + payload_len;
-        self.frame = CurrentFrame { fin: header.fin, mask: header.mask, begin, end, open: true };
+    ///
+    /// The limit is given anew, since a reload may have changed it in between.
+    pub(super) fn next_frame(&mut self, header: &FrameHeader, payload_len: usize, bytes_max: usize) {
+        self.frame = CurrentFrame::new(header, self.arrived, payload_len);
         self.frames += 1;
-        if header.fin {
-            self.size_max = self.frame.end;
-        }
+        self.size_max = if header.fin { self.frame.end } else { bytes_max };
     }
 
     /// Bytes of payload up to the end of the current frame.

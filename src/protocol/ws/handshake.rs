@@ -124,3 +124,100 @@ fn only<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     let mut values = request.headers(name);
     values.next().filter(|_| values.next().is_none())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::http::{HeadLimits, parse_request};
+
+    /// The client's handshake of RFC 6455 §1.3.
+    const EXAMPLE: &str = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://example.com\r\n\
+        Sec-WebSocket-Protocol: chat, superchat\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    fn request(head: &str) -> Request {
+        let limits = HeadLimits { head_bytes_max: 2000, headers_max: 20 };
+        parse_request(head.as_bytes(), &limits).expect("not refused").expect("complete").0
+    }
+
+    /// The example with one text replaced by another.
+    #[track_caller]
+    fn changed(from: &str, to: &str) -> Request {
+        assert!(EXAMPLE.contains(from), "{from} is not in the example");
+        request(&EXAMPLE.replacen(from, to, 1))
+    }
+
+    #[track_caller]
+    fn refused(from: &str, to: &str) -> (u16, &'static str) {
+        let refusal = check_upgrade(&changed(from, to)).expect_err("refused");
+        (refusal.status, refusal.reason)
+    }
+
+    #[test]
+    fn rfc_example() {
+        let request = request(EXAMPLE);
+        assert!(is_upgrade(&request));
+        let upgrade = check_upgrade(&request).expect("granted");
+        assert_eq!(upgrade.subprotocols, ["chat", "superchat"]);
+        assert_eq!(upgrade.origin.as_deref(), Some("http://example.com"));
+        assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            switching_protocols(&upgrade, Some("chat")),
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn any_case_lists_and_lines() {
+        // §4.2.1, requirements 3 and 4; Firefox sends "keep-alive, Upgrade".
+        assert!(check_upgrade(&changed("Upgrade: websocket", "upgrade: h2c, WebSocket")).is_ok());
+        assert!(check_upgrade(&changed("Connection: Upgrade", "Connection: keep-alive, upgrade")).is_ok());
+        assert!(
+            check_upgrade(&changed("Connection: Upgrade", "Connection: x\r\nconnection: UPGRADE")).is_ok()
+        );
+    }
+
+    #[test]
+    fn each_requirement_has_its_refusal() {
+        // §4.2.1, in its order. Host: see the request's own tests.
+        assert_eq!(refused("GET", "POST"), (405, "upgrade_method"));
+        assert_eq!(refused("HTTP/1.1", "HTTP/1.0"), (426, "upgrade_http_version"));
+        assert_eq!(refused("Upgrade: websocket\r\n", ""), (426, "upgrade_missing"));
+        assert_eq!(refused("Upgrade: websocket", "Upgrade: websockets"), (426, "upgrade_missing"));
+        assert_eq!(refused("Connection: Upgrade\r\n", ""), (400, "connection_upgrade_missing"));
+        assert_eq!(refused("Connection: Upgrade", "Connection: close"), (400, "connection_upgrade_missing"));
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        assert_eq!(refused(key, ""), (400, "key_count"));
+        assert_eq!(refused(key, &key.repeat(2)), (400, "key_count"));
+        for value in ["", "!", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25j", "dGhlIHNhbXBsZSBub25jZWVl"] {
+            assert_eq!(refused("dGhlIHNhbXBsZSBub25jZQ==", value), (400, "key_value"), "{value}");
+        }
+        for value in ["Sec-WebSocket-Version: 8", "Sec-WebSocket-Version: 13, 8", "X: y"] {
+            assert_eq!(refused("Sec-WebSocket-Version: 13", value), (426, "version"), "{value}");
+        }
+        assert_eq!(refused("Origin: ", "Content-Length: 3\r\nOrigin: "), (400, "upgrade_body"));
+    }
+
+    #[test]
+    fn a_wrong_version_is_told_the_right_one() {
+        // §4.4
+        let refusal = check_upgrade(&changed("Version: 13", "Version: 14")).expect_err("refused");
+        assert!(refusal.headers.contains(&("Sec-WebSocket-Version", "13".into())));
+    }
+
+    #[test]
+    fn a_request_that_lost_its_upgrade_still_asks() {
+        assert!(is_upgrade(&changed("Upgrade: websocket\r\n", "")));
+        assert!(!is_upgrade(&request("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n")));
+    }
+
+    #[test]
+    fn subprotocols_in_the_clients_order() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let supported = names(&["json", "protobuf"]);
+        assert_eq!(select_subprotocol(&names(&["x", "protobuf", "json"]), &supported), Some("protobuf"));
+        assert_eq!(select_subprotocol(&names(&["JSON"]), &supported), None);
+        assert_eq!(select_subprotocol(&[], &supported), None);
+    }
+}

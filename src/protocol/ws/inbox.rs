@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use bytes::{Buf, BytesMut};
 
-/// Received bytes, consumed from the front by a [`Reader`](super::Reader).
+/// Received bytes, consumed from the front by a [`Reader`](super::Reader). The default is empty.
 #[derive(Debug, Default)]
 pub struct Inbox {
     buffer: BytesMut,

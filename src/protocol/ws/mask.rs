@@ -11,14 +11,16 @@ const BLOCK: usize = 64;
 /// XOR is its own inverse: the same call masks.
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4], phase: usize) {
     let word = rotated(mask, phase);
-    let mut wide = [0; BLOCK];
-    for four in wide.as_chunks_mut::<4>().0 {
-        *four = word;
-    }
     let (blocks, rest) = bytes.as_chunks_mut::<BLOCK>();
-    for block in blocks {
-        for (byte, mask) in block.iter_mut().zip(&wide) {
-            *byte ^= mask;
+    if !blocks.is_empty() {
+        let mut wide = [0; BLOCK];
+        for four in wide.as_chunks_mut::<4>().0 {
+            *four = word;
+        }
+        for block in blocks {
+            for (byte, mask) in block.iter_mut().zip(&wide) {
+                *byte ^= mask;
+            }
         }
     }
     let (words, rest) = rest.as_chunks_mut::<4>();
@@ -31,9 +33,9 @@ pub fn unmask(bytes: &mut [u8], mask: [u8; 4], phase: usize) {
 }
 
 /// The mask as it stands at `phase` bytes into the payload.
-fn rotated(mut mask: [u8; 4], phase: usize) -> [u8; 4] {
-    mask.rotate_left(phase % 4);
-    mask
+fn rotated(mask: [u8; 4], phase: usize) -> [u8; 4] {
+    // As a number, since rotating an array by a variable is a call.
+    u32::from_le_bytes(mask).rotate_right(8 * (phase % 4) as u32).to_le_bytes()
 }
 
 #[cfg(test)]

@@ -254,7 +254,7 @@ impl Reader {
             (Some(kind), assembly) => {
                 *assembly = Some(Assembly::begin(kind, header, payload_len, limits.message_bytes_max));
             }
-            (None, Some(assembly)) => assembly.next_frame(header, payload_len),
+            (None, Some(assembly)) => assembly.next_frame(header, payload_len, limits.message_bytes_max),
             (None, None) => unreachable!("a continuation without a message was not admitted"),
         }
     }
@@ -320,3 +320,6 @@ fn control_event(opcode: OpCode, payload: &[u8]) -> Result<Event<'_>, ProtocolEr
         _ => Event::Close(parse_close(payload)?),
     })
 }
+
+#[cfg(test)]
+mod tests;
