@@ -211,9 +211,9 @@ impl Homes {
         self.names.is_empty()
     }
 
-    /// Messages that got an offset here since the start.
-    pub fn taken(&self) -> u64 {
-        self.taken
+    /// Messages that got an offset here since this was last asked.
+    pub fn take_count(&mut self) -> u64 {
+        std::mem::take(&mut self.taken)
     }
 
     /// Publishes one message: appends it, or keeps it until the window has room.

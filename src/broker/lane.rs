@@ -99,6 +99,14 @@ impl Lane {
         }
     }
 
+    /// The entry at a seat that may be gone.
+    pub fn get(&self, seat: Seat) -> Option<&Entry> {
+        match seat {
+            Seat::Swept(i) => self.swept.get(i as usize),
+            Seat::Behind(i) => self.behind.get(i as usize),
+        }
+    }
+
     /// The entry at a seat, to move its cursor. Its connection and subscription must stay.
     pub fn entry_mut(&mut self, seat: Seat) -> &mut Entry {
         match seat {

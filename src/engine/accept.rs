@@ -8,7 +8,7 @@ use super::{
     stats::Family,
     worker::{Worker, canonical},
 };
-use crate::broker::ids::{Tick, WorkerId};
+use crate::broker::ids::Tick;
 
 /// Pause after an accept failed, in ticks: the cause (no descriptors) does not go away at once.
 const PAUSE: u32 = 1;
@@ -89,12 +89,5 @@ impl<D: Driver> Worker<D> {
         let address = self.connections.remove(slot);
         self.shared.addresses.remove(address);
         self.shared.connections[self.id.index()].fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Takes in connections that others accepted.
-    pub(super) fn take_sockets(&mut self, _from: WorkerId, sockets: Vec<(D::Socket, SocketAddr)>) {
-        for (socket, address) in sockets {
-            self.welcome(socket, address);
-        }
     }
 }

@@ -130,8 +130,13 @@ impl<D: Driver> Worker<D> {
                 self.drop_subscriptions(slot);
                 let answer = frame.code.map_or_else(super::flush::empty_close, |code| close_frame(code, ""));
                 self.queue(slot, &answer);
-                let farewell =
-                    Farewell { why: Why::Client, code, reason: frame.reason.to_owned(), clean: true, at: self.now };
+                let farewell = Farewell {
+                    why: Why::Client,
+                    code,
+                    reason: frame.reason.to_owned(),
+                    clean: true,
+                    at: self.now,
+                };
                 self.connections.extra(slot).farewell = Some(farewell);
             }
             Phase::Closing => {
@@ -169,7 +174,10 @@ impl<D: Driver> Worker<D> {
         let close = self.shared.settings.close;
         let slow = self.connections.hot(slot).is(Flag::Slow);
         let since = self.connections.warm(slot).extra.as_ref()?.farewell.as_ref()?.at;
-        let limit = if slow && self.connections.phase(slot) == Phase::Closing && self.connections.hot(slot).outgoing.is_some() {
+        let limit = if slow
+            && self.connections.phase(slot) == Phase::Closing
+            && self.connections.hot(slot).outgoing.is_some()
+        {
             SLOW_CLOSE
         } else {
             close
@@ -216,7 +224,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn drop_subscriptions(&mut self, slot: u32) {
+    pub(super) fn drop_subscriptions(&mut self, slot: u32) {
         let mut key = std::mem::replace(&mut self.connections.warm(slot).first_subscription, NONE);
         while key != NONE {
             let next = self.lanes.subscriptions[key as usize].next;
@@ -242,7 +250,8 @@ impl<D: Driver> Worker<D> {
         };
         let slots = self.connections.slots();
         let half = (self.shared.settings.drain / 2).max(1);
-        let share = (u64::from(slots) * u64::from(self.now.since(draining.began) + 1)).div_ceil(u64::from(half));
+        let share =
+            (u64::from(slots) * u64::from(self.now.since(draining.began) + 1)).div_ceil(u64::from(half));
         // A server with few clients need not take its time.
         let until = u32::try_from(share).unwrap_or(u32::MAX).max(draining.next.saturating_add(50)).min(slots);
         for slot in draining.next..until {
@@ -264,7 +273,10 @@ impl<D: Driver> Worker<D> {
                 self.end(slot, End::Reset, Why::Drain);
             }
         }
-        if self.connections.len() == 0 && (self.shared.connections() == 0 || self.now.since(draining.began) >= self.shared.settings.drain) {
+        if self.connections.len() == 0
+            && (self.shared.connections() == 0
+                || self.now.since(draining.began) >= self.shared.settings.drain)
+        {
             return Turn::Over;
         }
         Turn::Again

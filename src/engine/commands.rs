@@ -55,7 +55,13 @@ impl<D: Driver> Worker<D> {
         home_of(topic, self.shared.workers(), self.shared.settings.seed)
     }
 
-    fn publish(&mut self, topic: &TopicName, unit: Unit<'_>, exclude: Option<ConnectionId>, sender: ConnectionId) {
+    fn publish(
+        &mut self,
+        topic: &TopicName,
+        unit: Unit<'_>,
+        exclude: Option<ConnectionId>,
+        sender: ConnectionId,
+    ) {
         let home = self.home_of(topic);
         let held = if home == self.id {
             match self.homes.publish(topic, unit, exclude, Sender::Connection(sender), self.now) {
@@ -90,7 +96,9 @@ impl<D: Driver> Worker<D> {
     /// Tells sessions what of theirs could not be done.
     pub(super) fn tell_errors(&mut self) {
         for (connection, error) in std::mem::take(&mut self.errors) {
-            if self.connections.is_current(connection) && self.connections.phase(connection.slot) == Phase::Open {
+            if self.connections.is_current(connection)
+                && self.connections.phase(connection.slot) == Phase::Open
+            {
                 self.with_session(connection.slot, |session, context| session.error(context, &error));
             }
         }

@@ -60,6 +60,8 @@ pub enum Flag {
     Paused = 1 << 8,
     /// It was called slow.
     Slow = 1 << 9,
+    /// The socket refused bytes, and has not taken all that it was given since.
+    Stalled = 1 << 10,
 }
 
 /// What a visit reads: 16 bytes.
@@ -269,6 +271,16 @@ impl Connections {
         self.warm[slot as usize].extra.get_or_insert_default()
     }
 
+    /// Bytes that wait for this connection alone.
+    pub fn outgoing_len(&self, slot: u32) -> usize {
+        self.hot[slot as usize].outgoing.as_ref().map_or(0, |outgoing| outgoing.len())
+    }
+
+    /// Head of the list of the connection's subscriptions.
+    pub fn first_subscription(&self, slot: u32) -> u32 {
+        self.warm[slot as usize].first_subscription
+    }
+
     /// Lets go of the box if nothing is in it.
     pub fn tidy(&mut self, slot: u32) {
         let extra = &mut self.warm[slot as usize].extra;
@@ -285,7 +297,10 @@ impl Connections {
     /// Whether the connection of that name still lives.
     pub fn is_current(&self, id: ConnectionId) -> bool {
         id.worker == self.worker
-            && self.hot.get(id.slot as usize).is_some_and(|hot| hot.generation == id.generation && hot.phase != Phase::Free)
+            && self
+                .hot
+                .get(id.slot as usize)
+                .is_some_and(|hot| hot.generation == id.generation && hot.phase != Phase::Free)
     }
 
     /// The address that a connection came from.
@@ -334,7 +349,9 @@ mod tests {
         let mut connections = Connections::new(WorkerId(0));
         let slots = [1, 2, 3].map(|port| connections.insert(address(port), Tick(0)));
         assert_eq!(connections.peers.len(), 1);
-        slots.map(|slot| connections.remove(slot));
+        for slot in slots {
+            connections.remove(slot);
+        }
         assert_eq!((connections.peers.len(), connections.peer_of.len(), connections.len()), (0, 0, 0));
     }
 }

@@ -55,7 +55,9 @@ impl Deadlines {
         for ago in (0..ticks).rev() {
             let wanted = code(Tick(now.0 - ago));
             let first = due.len();
-            due.extend(memchr::memchr_iter(wanted, &self.at).map(|slot| u32::try_from(slot).expect("slots are u32")));
+            due.extend(
+                memchr::memchr_iter(wanted, &self.at).map(|slot| u32::try_from(slot).expect("slots are u32")),
+            );
             for &slot in &due[first..] {
                 self.at[slot as usize] = 0;
             }

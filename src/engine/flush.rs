@@ -66,7 +66,8 @@ impl<D: Driver> Worker<D> {
         if self.connections.phase(slot) == Phase::Free || !self.flush_own(slot) {
             return;
         }
-        if self.connections.phase(slot) == Phase::Finishing && !self.connections.hot(slot).is(Flag::Finished) {
+        if self.connections.phase(slot) == Phase::Finishing && !self.connections.hot(slot).is(Flag::Finished)
+        {
             self.connections.hot(slot).set(Flag::Finished);
             self.driver.finish(slot);
             return;
@@ -120,6 +121,7 @@ impl<D: Driver> Worker<D> {
                 self.block(slot, taken > 0);
                 return false;
             }
+            self.connections.hot(slot).clear(Flag::Stalled);
         }
     }
 
@@ -129,9 +131,9 @@ impl<D: Driver> Worker<D> {
         let now = self.now;
         let hot = self.connections.hot(slot);
         hot.set(Flag::Blocked);
-        let stalled = !progress && self.connections.warm(slot).stalled;
-        self.connections.warm(slot).stalled = true;
-        if !stalled {
+        let stalled = hot.is(Flag::Stalled);
+        hot.set(Flag::Stalled);
+        if progress || !stalled {
             self.connections.warm(slot).progress_at = now;
         }
         let write = self.shared.settings.write;

@@ -48,6 +48,8 @@ pub struct LaneRecord {
     pub waiting: Vec<u32>,
     /// When the head last moved, or the last subscription went.
     pub active_at: Tick,
+    /// When lags were last looked at.
+    pub checked_at: Tick,
     /// In the list of lanes that may have segments, or may go.
     pub listed: bool,
 }
@@ -67,6 +69,7 @@ pub struct Lanes {
     records: Slab<LaneRecord>,
     names: HashMap<TopicName, u32, FixedState>,
     generations: u32,
+    behind: usize,
     /// All subscriptions of this worker.
     pub subscriptions: Slab<Subscription>,
     /// Ranges to leave out, for the few subscriptions that have some; oldest first.
@@ -80,6 +83,7 @@ impl Lanes {
             records: Slab::new(),
             names: HashMap::with_hasher(FixedState::with_seed(seed)),
             generations: 0,
+            behind: 0,
             subscriptions: Slab::new(),
             holes: HashMap::with_hasher(FixedState::with_seed(seed)),
         }
@@ -88,6 +92,18 @@ impl Lanes {
     /// Number of lanes.
     pub fn len(&self) -> usize {
         self.records.len()
+    }
+
+    /// Subscriptions in the part behind, of all lanes.
+    pub fn behind(&self) -> usize {
+        self.behind
+    }
+
+    /// Bytes that a subscription has before it.
+    pub fn lag_bytes(&self, subscription: u32) -> u64 {
+        let subscription = &self.subscriptions[subscription as usize];
+        let lane = &self.records[subscription.lane as usize].lane;
+        subscription.seat.map_or(0, |seat| lane.view.head().position.since(lane.entry(seat).position))
     }
 
     /// The lane of a topic.
@@ -108,6 +124,7 @@ impl Lanes {
             floor_sent: Mark::START,
             waiting: Vec::new(),
             active_at: now,
+            checked_at: now,
             listed: false,
         };
         let index = u32::try_from(self.records.insert(record)).expect("lanes are fewer than u32 counts");
@@ -197,6 +214,7 @@ impl Lanes {
         let (lane, seat) = self.seat(key).expect("a seated subscription");
         let entry = self.take_out(lane, seat);
         let seat = self.records[lane as usize].lane.insert_behind(entry);
+        self.behind += 1;
         self.subscriptions[key as usize].seat = Some(seat);
     }
 
@@ -224,8 +242,11 @@ impl Lanes {
     }
 
     fn take_out(&mut self, lane: u32, seat: Seat) -> Entry {
-        let Lanes { records, subscriptions, .. } = self;
-        records[lane as usize].lane.remove(seat, |moved, seat| subscriptions[moved as usize].seat = Some(seat))
+        let Lanes { records, subscriptions, behind, .. } = self;
+        *behind -= usize::from(matches!(seat, Seat::Behind(_)));
+        records[lane as usize]
+            .lane
+            .remove(seat, |moved, seat| subscriptions[moved as usize].seat = Some(seat))
     }
 }
 

@@ -41,6 +41,8 @@ pub enum Control {
     Leave(TopicName, Key),
     /// To the worker: the lane's topic can't be created, there are too many.
     Refused(Key),
+    /// To the worker: this connection's message was dropped, for the same reason.
+    Dropped(ConnectionId),
 }
 
 /// To a topic's home: what the worker's swept subscriptions all have.
@@ -61,6 +63,8 @@ pub struct Publish {
     pub topic: TopicName,
     /// Whose subscription must not get it.
     pub exclude: Option<ConnectionId>,
+    /// Who published it.
+    pub sender: ConnectionId,
     unit: Carried,
 }
 
@@ -149,7 +153,13 @@ impl<S> Batch<S> {
         }
     }
 
-    fn publish(&mut self, topic: TopicName, unit: Unit<'_>, exclude: Option<ConnectionId>) {
+    fn publish(
+        &mut self,
+        topic: TopicName,
+        unit: Unit<'_>,
+        exclude: Option<ConnectionId>,
+        sender: ConnectionId,
+    ) {
         let unit = match unit {
             Unit::Owned(bytes) => Carried::Owned(bytes),
             Unit::Borrowed(bytes) => {
@@ -158,7 +168,7 @@ impl<S> Batch<S> {
                 Carried::Copied { start, len: bytes.len() }
             }
         };
-        self.requests.push(Publish { topic, exclude, unit });
+        self.requests.push(Publish { topic, exclude, sender, unit });
     }
 
     /// The messages, in order, with their bytes.
@@ -282,7 +292,8 @@ impl<S> Post<S> {
 
     /// Whether any mail waits for `to`.
     pub fn waits(&self, to: WorkerId) -> bool {
-        (0..self.workers).any(|from| self.boxes[from * self.workers + to.index()].full.load(Ordering::Acquire))
+        (0..self.workers)
+            .any(|from| self.boxes[from * self.workers + to.index()].full.load(Ordering::Acquire))
     }
 
     /// `me` is going to sleep. True if it may: no mail waits. From now on a sender wakes it.
@@ -362,7 +373,12 @@ struct Waiting {
 impl<S> Outbox<S> {
     /// An empty one whose requests under way are at most `messages_max` (≥ 1), see [`MAIL_BYTES_MAX`].
     pub fn new(messages_max: usize) -> Outbox<S> {
-        Outbox { batch: Batch::default(), under_way: Credits::default(), messages_max, waiting: VecDeque::new() }
+        Outbox {
+            batch: Batch::default(),
+            under_way: Credits::default(),
+            messages_max,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Sends a message to its topic's home, now or as soon as there is credit.
@@ -374,7 +390,7 @@ impl<S> Outbox<S> {
         sender: ConnectionId,
     ) -> Requested {
         if self.waiting.is_empty() && self.has_credit() {
-            self.send(topic.clone(), unit, exclude);
+            self.send(topic.clone(), unit, exclude, sender);
             return Requested::Taken;
         }
         self.waiting.push_back(Waiting { topic: topic.clone(), unit: unit.into_owned(), exclude, sender });
@@ -389,14 +405,20 @@ impl<S> Outbox<S> {
             && let Some(waiting) = self.waiting.pop_front()
         {
             released(waiting.sender);
-            self.send(waiting.topic, Unit::Owned(waiting.unit), waiting.exclude);
+            self.send(waiting.topic, Unit::Owned(waiting.unit), waiting.exclude, waiting.sender);
         }
     }
 
-    fn send(&mut self, topic: TopicName, unit: Unit<'_>, exclude: Option<ConnectionId>) {
+    fn send(
+        &mut self,
+        topic: TopicName,
+        unit: Unit<'_>,
+        exclude: Option<ConnectionId>,
+        sender: ConnectionId,
+    ) {
         self.under_way.messages += 1;
         self.under_way.bytes += unit.bytes().len();
-        self.batch.publish(topic, unit, exclude);
+        self.batch.publish(topic, unit, exclude, sender);
     }
 
     fn has_credit(&self) -> bool {
@@ -416,7 +438,9 @@ mod tests {
     fn post(rings: &Arc<AtomicUsize>) -> Post<()> {
         let bell = || {
             let rings = Arc::clone(rings);
-            Arc::new(move || drop(rings.fetch_add(1, Ordering::SeqCst))) as Wake
+            Arc::new(move || {
+                rings.fetch_add(1, Ordering::SeqCst);
+            }) as Wake
         };
         Post::new(vec![bell(), bell()])
     }
@@ -424,7 +448,14 @@ mod tests {
     fn head(lane: u32, offset: u64) -> Head {
         let key = Key { index: lane, generation: 0 };
         let head = Mark { position: Position(Position::START.0 + offset), offset: Offset(offset) };
-        Head { lane: key, topic: key, epoch: Epoch(1), head, extents: smallvec::SmallVec::new(), excepts: Vec::new() }
+        Head {
+            lane: key,
+            topic: key,
+            epoch: Epoch(1),
+            head,
+            extents: smallvec::SmallVec::new(),
+            excepts: Vec::new(),
+        }
     }
 
     fn sender(slot: u32) -> ConnectionId {
@@ -471,7 +502,8 @@ mod tests {
     #[test]
     fn without_credit_requests_wait_and_come_later_in_order() {
         let mut out = Outbox::<()>::new(2);
-        let outcomes = [1, 2, 3, 4].map(|n| out.publish(&topic(), Unit::Borrowed(&[n]), None, sender(n.into())));
+        let outcomes =
+            [1, 2, 3, 4].map(|n| out.publish(&topic(), Unit::Borrowed(&[n]), None, sender(n.into())));
         assert_eq!(outcomes, [Requested::Taken, Requested::Taken, Requested::Held, Requested::Held]);
         out.batch.clear();
         let mut released = Vec::new();

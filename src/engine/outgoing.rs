@@ -18,7 +18,11 @@ const PARTS_MAX: usize = 16;
 enum Part {
     Bytes(Bytes),
     /// A range of a log's extent, which stays alive for it.
-    Rest { extent: Extent, from: usize, to: usize },
+    Rest {
+        extent: Extent,
+        from: usize,
+        to: usize,
+    },
 }
 
 impl Part {

@@ -68,7 +68,8 @@ impl<D: Driver> Worker<D> {
                     break;
                 }
                 (Received::End, _) => {
-                    self.end(slot, End::Close, Why::Eof);
+                    let http = self.connections.phase(slot) == Phase::Head;
+                    self.end(slot, End::Close, if http { Why::Http } else { Why::Eof });
                     break;
                 }
                 (Received::Failed(_), _) => {
@@ -77,7 +78,10 @@ impl<D: Driver> Worker<D> {
                 }
             };
             received += bytes;
-            if bytes < room && self.connections.phase(slot) != Phase::Free && !self.connections.hot(slot).is(Flag::ToEnd) {
+            if bytes < room
+                && self.connections.phase(slot) != Phase::Free
+                && !self.connections.hot(slot).is(Flag::ToEnd)
+            {
                 self.connections.hot(slot).clear(Flag::Readable);
             }
         }
@@ -154,7 +158,8 @@ impl<D: Driver> Worker<D> {
             if !self.may_read(slot) {
                 continue;
             }
-            let unread = self.connections.warm(slot).extra.as_mut().map(|extra| std::mem::take(&mut extra.unread));
+            let unread =
+                self.connections.warm(slot).extra.as_mut().map(|extra| std::mem::take(&mut extra.unread));
             self.connections.tidy(slot);
             if let Some(unread) = unread.filter(|unread| !unread.is_empty()) {
                 let len = unread.len();
@@ -176,10 +181,13 @@ impl<D: Driver> Worker<D> {
         let mut reader = std::mem::take(&mut self.connections.warm(slot).reader);
         let before = reader.buffered();
         let began = reader.message_started();
-        let mut broken = None;
+        let (mut broken, mut completed) = (None, false);
         loop {
             match reader.next(inbox, &limits) {
-                Ok(Some(event)) => self.event(slot, event),
+                Ok(Some(event)) => {
+                    completed |= matches!(event, Event::Message(_));
+                    self.event(slot, event);
+                }
                 Ok(None) => break,
                 Err(error) => {
                     broken = Some(error);
@@ -204,7 +212,7 @@ impl<D: Driver> Worker<D> {
         let (after, under_way) = (reader.buffered(), reader.message_started());
         let warm = self.connections.warm(slot);
         warm.reader = reader;
-        if under_way && (!began || warm.message_at == self.now) {
+        if under_way && (!began || completed) {
             warm.began_at = self.now;
             let limit = self.shared.settings.message;
             self.deadlines.arm(slot, self.now, limit);
@@ -268,7 +276,12 @@ impl<D: Driver> Worker<D> {
         }
         let all = self.shared.assemblies.fetch_add(after, Ordering::Relaxed) + after;
         if after > before && all > self.shared.settings.assembly_bytes_max {
-            self.close(slot, CloseCode::TRY_AGAIN_LATER, "the server is receiving too much at once", Why::AssemblyFull);
+            self.close(
+                slot,
+                CloseCode::TRY_AGAIN_LATER,
+                "the server is receiving too much at once",
+                Why::AssemblyFull,
+            );
             if self.connections.phase(slot) == Phase::Closing {
                 self.release_assembly(after);
                 self.connections.warm(slot).reader = crate::protocol::ws::Reader::default();
@@ -335,7 +348,13 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn open(&mut self, slot: u32, mut session: Box<dyn Session>, response: Vec<u8>, handshake: &Handshake<'_>) {
+    fn open(
+        &mut self,
+        slot: u32,
+        mut session: Box<dyn Session>,
+        response: Vec<u8>,
+        handshake: &Handshake<'_>,
+    ) {
         self.connections.hot(slot).phase = Phase::Opening;
         let mut commands = self.commands(slot);
         let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

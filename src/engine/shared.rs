@@ -171,7 +171,8 @@ impl<S> Shared<S> {
     /// The worker with the fewest connections and how many those are.
     pub(super) fn least_loaded(&self) -> (WorkerId, usize) {
         let counts = self.connections.iter().map(|count| count.load(Ordering::Relaxed));
-        let (worker, count) = counts.enumerate().min_by_key(|&(_, count)| count).expect("at least one worker");
+        let (worker, count) =
+            counts.enumerate().min_by_key(|&(_, count)| count).expect("at least one worker");
         (WorkerId(u16::try_from(worker).expect("at most 256 workers")), count)
     }
 }

@@ -22,6 +22,11 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
+    /// Takes back `n` that was added too early. Only the worker that owns the counter may call this.
+    pub fn take_back(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
     /// Sets a gauge.
     pub fn set(&self, n: usize) {
         self.0.store(n as u64, Ordering::Relaxed);
@@ -67,7 +72,7 @@ stats! {
     Gauge lanes: "Topics that this worker has subscriptions to",
     Gauge topics: "Topics whose home this worker is",
     Counter accepted: "Connections accepted",
-    Counter accept_errors: "Connections that could not be accepted, mostbecause descriptors ran out",
+    Counter accept_errors: "Connections that could not be accepted, mostly because descriptors ran out",
     Counter handed_over: "Connections handed to a less loaded worker right after accept",
     Counter upgrades: "WebSocket handshakes completed",
     Counter requests: "HTTP requests answered",
@@ -118,13 +123,8 @@ impl Family {
     }
 
     /// All of them.
-    pub const ALL: [Family; 5] = [
-        Family::Refused,
-        Family::Closed,
-        Family::ProtocolError,
-        Family::SlowConsumer,
-        Family::SessionFailed,
-    ];
+    pub const ALL: [Family; 5] =
+        [Family::Refused, Family::Closed, Family::ProtocolError, Family::SlowConsumer, Family::SessionFailed];
 }
 
 impl Stats {
@@ -135,7 +135,11 @@ impl Stats {
 
     /// The reasons of a family with their counts.
     pub fn reasons(&self, family: Family) -> Vec<(&'static str, u64)> {
-        self.lock().iter().filter(|((of, _), _)| *of == family).map(|((_, reason), n)| (*reason, *n)).collect()
+        self.lock()
+            .iter()
+            .filter(|((of, _), _)| *of == family)
+            .map(|((_, reason), n)| (*reason, *n))
+            .collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Family, &'static str), u64>> {

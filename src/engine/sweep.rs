@@ -107,11 +107,13 @@ impl<D: Driver> Worker<D> {
             return true;
         }
         self.send_run(lane, seat, VISIT_BYTES);
-        // Whoever did not get all is no longer at this seat, or is visited again at once.
+        // Whoever did not get all is behind or gone, or is visited again at once.
         let record = self.lanes.at(lane);
-        if record.lane.next_visit() == Some(seat)
-            && record.lane.entry(seat).subscription == entry.subscription
-            && record.lane.entry(seat).position == record.lane.view.head().position
+        let head = record.lane.view.head().position;
+        if record
+            .lane
+            .get(seat)
+            .is_some_and(|now| now.subscription == entry.subscription && now.position == head)
         {
             record.lane.visited();
         }
@@ -201,8 +203,8 @@ impl<D: Driver> Worker<D> {
         self.advance(lane, seat, before, taken);
         if taken < asked {
             self.refused(slot, before.subscription, seat, taken > 0);
-        } else if taken > 0 && self.connections.warm(slot).stalled {
-            self.connections.warm(slot).stalled = false;
+        } else {
+            self.connections.hot(slot).clear(Flag::Stalled);
         }
         taken
     }
@@ -225,9 +227,16 @@ impl<D: Driver> Worker<D> {
         let place = view.place(position);
         let end = place.unit_end.unwrap_or(place.unit_start);
         if let Some(unit_end) = place.unit_end {
+            let (extent, from) = view.extent_at(position);
+            let to =
+                from + usize::try_from(unit_end.position.since(position)).expect("a unit fits in memory");
             let outgoing = self.connections.hot(before.connection).outgoing.get_or_insert_default();
-            let len = usize::try_from(unit_end.position.since(position)).expect("a unit fits in memory");
-            view.rest(position, len, REST_COPIED_BYTES, outgoing);
+            debug_assert!(outgoing.is_empty(), "a connection's own queue leaves before its subscriptions");
+            if to - from <= REST_COPIED_BYTES {
+                outgoing.push(&extent.bytes()[from..to]);
+            } else {
+                outgoing.push_rest(extent.clone(), from, to);
+            }
         }
         let delivered = low(end).wrapping_sub(before.offset_low);
         let entry = record.lane.entry_mut(seat);
@@ -260,7 +269,8 @@ impl<D: Driver> Worker<D> {
                 continue;
             }
             let Some((lane, seat)) = self.lanes.seat(in_flight.subscription) else { continue };
-            let delivered = self.lanes.at(lane).lane.entry(seat).offset_low.wrapping_sub(in_flight.before.offset_low);
+            let delivered =
+                self.lanes.at(lane).lane.entry(seat).offset_low.wrapping_sub(in_flight.before.offset_low);
             self.stats().deliveries.take_back(u64::from(delivered));
             *self.lanes.at(lane).lane.entry_mut(seat) = in_flight.before;
             match sent {
@@ -269,7 +279,9 @@ impl<D: Driver> Worker<D> {
                     self.advance(lane, seat, in_flight.before, taken);
                     self.refused(in_flight.slot, in_flight.subscription, seat, true);
                 }
-                Sent::Refused | Sent::Queued => self.refused(in_flight.slot, in_flight.subscription, seat, false),
+                Sent::Refused | Sent::Queued => {
+                    self.refused(in_flight.slot, in_flight.subscription, seat, false);
+                }
             }
         }
         outcomes.clear();
@@ -301,7 +313,12 @@ impl<D: Driver> Worker<D> {
             .map(|entry| entry.connection)
             .collect();
         for slot in slow {
-            self.close(slot, CloseCode::TRY_AGAIN_LATER, "too slow: the lag bound was passed", Why::SlowConsumer);
+            self.close(
+                slot,
+                CloseCode::TRY_AGAIN_LATER,
+                "too slow: the lag bound was passed",
+                Why::SlowConsumer,
+            );
         }
     }
 }

@@ -38,7 +38,7 @@ use super::{
 use crate::{
     broker::{
         home::{self, Homes},
-        ids::{ConnectionId, Tick, WorkerId},
+        ids::{ConnectionId, Key, Tick, WorkerId},
     },
     session::Error,
 };
@@ -76,6 +76,8 @@ pub struct Worker<D: Driver> {
     pub(super) quiet: VecDeque<(Tick, u32)>,
     /// Connections whose messages were taken: they may be read again.
     pub(super) resumed: Vec<u32>,
+    /// Lanes whose topic can't be created.
+    pub(super) refused: Vec<Key>,
     /// What sessions must be told.
     pub(super) errors: Vec<(ConnectionId, Error)>,
     pub(super) in_flight: Vec<InFlight>,
@@ -120,6 +122,7 @@ impl<D: Driver> Worker<D> {
             floors: Vec::new(),
             quiet: VecDeque::new(),
             resumed: Vec::new(),
+            refused: Vec::new(),
             errors: Vec::new(),
             in_flight: Vec::new(),
             outcomes: Vec::new(),
@@ -161,6 +164,9 @@ impl<D: Driver> Worker<D> {
         if next_tick {
             self.each_tenth();
         }
+        if self.shared.is_draining() && (next_tick || self.draining.is_none()) {
+            self.drain_some();
+        }
         self.tell_errors();
         self.resume();
         self.flush_some();
@@ -170,13 +176,18 @@ impl<D: Driver> Worker<D> {
 
     fn wait(&mut self) -> io::Result<()> {
         let mut events = std::mem::take(&mut self.events);
-        let busy = self.has_work();
+        let mut busy = self.has_work();
         if !busy {
             self.post(Patience::Now);
+            busy = self.has_work();
         }
         let timeout = if busy || !self.shared.post.sleep(self.id) {
             Some(Duration::ZERO)
-        } else if self.connections.len() == 0 && self.homes.is_empty() && self.lanes.len() == 0 && self.draining.is_none() {
+        } else if self.connections.len() == 0
+            && self.homes.is_empty()
+            && self.lanes.len() == 0
+            && self.draining.is_none()
+        {
             // Nobody here has a deadline.
             None
         } else {
@@ -206,7 +217,9 @@ impl<D: Driver> Worker<D> {
                 self.list_ready(slot);
             }
             Event::Writable(slot) => {
-                if self.connections.phase(slot) != Phase::Free && self.connections.hot(slot).clear(Flag::Blocked) {
+                if self.connections.phase(slot) != Phase::Free
+                    && self.connections.hot(slot).clear(Flag::Blocked)
+                {
                     self.list_flush(slot);
                 }
             }
@@ -218,6 +231,8 @@ impl<D: Driver> Worker<D> {
             || !self.to_flush.is_empty()
             || !self.dirty.is_empty()
             || !self.resumed.is_empty()
+            || !self.refused.is_empty()
+            || !self.errors.is_empty()
             || (self.acceptable && self.now >= self.accept_after)
             || self.shared.post.waits(self.id)
             || self.shared.is_draining() != self.draining.is_some()
@@ -243,13 +258,11 @@ impl<D: Driver> Worker<D> {
         due.drain(..).for_each(|slot| self.look(slot));
         self.due = due;
         self.homes.tick(self.now);
-        self.let_go_held();
         self.quieten_lanes();
-        self.check_slow();
-        self.drain_some();
         let stats = self.stats();
         stats.connections.set(self.connections.len());
         stats.subscriptions.set(self.lanes.subscriptions.len());
+        stats.subscriptions_behind.set(self.lanes.behind());
         stats.lanes.set(self.lanes.len());
         stats.topics.set(self.homes.len());
     }

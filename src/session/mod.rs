@@ -19,6 +19,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::protocol::ws::{self, HEADER_ROOM, Payload};
 pub use crate::{
     broker::name::TopicName,
     protocol::{
@@ -26,7 +27,6 @@ pub use crate::{
         ws::{CloseCode, Kind},
     },
 };
-use crate::protocol::ws::{self, HEADER_ROOM, Payload};
 
 /// A complete message: text (valid UTF-8) or binary, with room for a frame's header before it.
 pub type Message<'a> = ws::Message<'a>;

@@ -84,7 +84,8 @@ impl Routes {
     fn raw(&self, request: &Request, rest: &str) -> Result<Route, Refusal> {
         let upgrade = self.check_upgrade(request)?;
         let name = decode_segments(rest)?.join("/");
-        let topic = TopicName::parse(&name).map_err(|error| Refusal::bad_request("topic_name", error.to_string()))?;
+        let topic =
+            TopicName::parse(&name).map_err(|error| Refusal::bad_request("topic_name", error.to_string()))?;
         let mode = self.mode(request.query_value("mode").as_deref())?;
         let audience = match request.query_value("echo").as_deref() {
             None | Some("on") => Audience::All,
@@ -103,12 +104,14 @@ impl Routes {
             Some(_) => return Err(Refusal::bad_request("query", "?mode= is sub, pub or both")),
         };
         match (self.anonymous, asked) {
-            (Anonymous::None, _) => {
-                Err(Refusal::forbidden("anonymous", "this server serves no anonymous clients (--anonymous none)"))
-            }
-            (Anonymous::Subscribe, Some(Mode::Publish | Mode::Both)) => {
-                Err(Refusal::forbidden("anonymous", "anonymous clients may only subscribe here: use ?mode=sub"))
-            }
+            (Anonymous::None, _) => Err(Refusal::forbidden(
+                "anonymous",
+                "this server serves no anonymous clients (--anonymous none)",
+            )),
+            (Anonymous::Subscribe, Some(Mode::Publish | Mode::Both)) => Err(Refusal::forbidden(
+                "anonymous",
+                "anonymous clients may only subscribe here: use ?mode=sub",
+            )),
             (Anonymous::Subscribe, _) => Ok(Mode::Subscribe),
             (Anonymous::Publish, asked) => Ok(asked.unwrap_or(Mode::Both)),
         }
@@ -145,7 +148,8 @@ impl Routes {
         if self.open_loopback {
             return is_loopback_origin(origin);
         }
-        let same_host = |scheme| origin.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(host));
+        let same_host =
+            |scheme| origin.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(host));
         self.origins.is_empty() && (same_host("http://") || same_host("https://"))
     }
 

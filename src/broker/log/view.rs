@@ -80,6 +80,15 @@ impl View {
         }
     }
 
+    /// The extent that `position`, between the tail and the head, lies in, and where in it.
+    ///
+    /// # Panics
+    /// If `position` is the head: nothing is there.
+    pub fn extent_at(&self, position: Position) -> (&Extent, usize) {
+        let extent = &self.extents[self.index_of(position)];
+        (extent, offset_in(extent, position))
+    }
+
     /// The position below which a subscription lags more than `window`, as far as whole extents tell.
     pub fn lag_limit(&self, window: Window) -> Position {
         let position = self.head.position.0.saturating_sub(window.bytes);

@@ -107,7 +107,8 @@ impl Driver for Epoll {
                     Ok(accepted) => return Ok(Some(accepted)),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     // The peer was gone before it was accepted: go on with the next.
-                    Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                    Err(error)
+                        if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
                     Err(error) => return Err(error),
                 }
             }

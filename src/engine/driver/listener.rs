@@ -54,7 +54,7 @@ pub struct BindError {
     pub error: io::Error,
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Sharing {
     Exclusive,
     WithOtherWorkers,

@@ -1,0 +1,135 @@
+//! A worker's mail: what it takes, and what it posts once per turn, before the sweep.
+
+use super::{
+    driver::Driver,
+    mail::{Batch, Control, Floor, Patience},
+    worker::Worker,
+};
+use crate::broker::{
+    home::{Published, Sender},
+    ids::WorkerId,
+};
+
+impl<D: Driver> Worker<D> {
+    /// Takes what the others sent, one after another. As a home: appends.
+    pub(super) fn take_mail(&mut self) {
+        for from in (0..self.shared.workers()).map(WorkerId) {
+            if from == self.id {
+                continue;
+            }
+            let mut mail = std::mem::take(&mut self.mail);
+            self.shared.post.take(from, self.id, &mut mail);
+            if !mail.is_empty() {
+                self.stats().mail_taken.add(1);
+                self.open_mail(from, &mut mail);
+                mail.clear();
+            }
+            self.mail = mail;
+        }
+        for lane in std::mem::take(&mut self.refused) {
+            self.lane_refused(lane);
+        }
+    }
+
+    fn open_mail(&mut self, from: WorkerId, mail: &mut Batch<D::Socket>) {
+        for (socket, address) in mail.sockets.drain(..) {
+            self.welcome(socket, address);
+        }
+        for control in mail.control.drain(..) {
+            match control {
+                Control::Join(topic, lane) => {
+                    if self.homes.join(&topic, from, lane, self.now).is_err() {
+                        self.outboxes[from.index()].batch.control.push(Control::Refused(lane));
+                    }
+                }
+                Control::Leave(topic, lane) => self.homes.leave(&topic, from, lane, self.now),
+                Control::Refused(lane) => self.lane_refused(lane),
+                Control::Dropped(sender) => self.errors.push((sender, crate::session::Error::TooManyTopics)),
+            }
+        }
+        for floor in mail.floors.drain(..) {
+            self.homes.raise_floor(floor.topic, from, floor.lane, floor.floor, self.now);
+        }
+        for head in mail.heads.drain(..) {
+            self.apply_head(head);
+        }
+        for (publish, unit) in mail.requests() {
+            let bytes = unit.bytes().len();
+            let sender = Sender::Worker(from, bytes);
+            match self.homes.publish(&publish.topic, unit, publish.exclude, sender, self.now) {
+                Published::Held => continue,
+                Published::Taken => {}
+                Published::TooManyTopics => {
+                    self.outboxes[from.index()].batch.control.push(Control::Dropped(publish.sender));
+                }
+            }
+            self.give_credit(from, bytes);
+        }
+        let mut released = Vec::new();
+        self.outboxes[from.index()].credit(mail.credits, |sender| released.push(sender));
+        released.into_iter().for_each(|sender| self.release(sender));
+    }
+
+    /// Posts: floors to homes, heads to lanes (its own included), requests, credits.
+    pub(super) fn post(&mut self, patience: Patience) {
+        self.post_floors();
+        self.let_go_held();
+        self.post_heads();
+        let taken = self.homes.take_count();
+        self.stats().messages_published.add(taken);
+        for to in (0..self.shared.workers()).map(WorkerId) {
+            if to != self.id {
+                self.shared.post.put(self.id, to, &mut self.outboxes[to.index()].batch, patience);
+            }
+        }
+    }
+
+    fn post_floors(&mut self) {
+        for lane in std::mem::take(&mut self.floors) {
+            let Some(record) = self.lanes.get(lane) else { continue };
+            let floor = record.lane.floor();
+            let Some(topic) = record.topic else { continue };
+            if floor == record.floor_sent {
+                continue;
+            }
+            record.floor_sent = floor;
+            let home = record.home;
+            let key = self.lanes.key(lane);
+            if home == self.id {
+                self.homes.raise_floor(topic, self.id, key, floor, self.now);
+            } else {
+                self.outboxes[home.index()].batch.floor(Floor { topic, lane: key, floor });
+            }
+            self.trim(lane);
+        }
+    }
+
+    fn post_heads(&mut self) {
+        for to in (0..self.shared.workers()).map(WorkerId) {
+            while let Some(topic) = self.homes.dirty(to).pop() {
+                let Some(head) = self.homes.head_for(topic, to) else { continue };
+                if to == self.id {
+                    self.apply_head(head);
+                } else {
+                    self.outboxes[to.index()].batch.head(head);
+                }
+            }
+        }
+    }
+
+    /// Lets go of those whose held messages were taken.
+    fn let_go_held(&mut self) {
+        while let Some(sender) = self.homes.released().pop() {
+            match sender {
+                Sender::Connection(connection) => self.release(connection),
+                Sender::Worker(worker, bytes) => self.give_credit(worker, bytes),
+            }
+        }
+    }
+
+    fn give_credit(&mut self, to: WorkerId, bytes: usize) {
+        let credits = &mut self.outboxes[to.index()].batch.credits;
+        credits.messages += 1;
+        credits.bytes += bytes;
+    }
+}

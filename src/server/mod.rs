@@ -1,0 +1,145 @@
+//! The server as a whole: checks what the machine can hold, binds, starts the workers, stops them.
+//!
+//! Nothing is started unless everything can be: errors are one line that says what to do.
+
+pub mod log;
+pub mod metrics;
+mod resources;
+pub mod signals;
+
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use crate::{
+    broker::{ids::WorkerId, limits::Gauge},
+    config::Config,
+    engine::{
+        Settings, Shared, Worker,
+        driver::{Driver, Epoll, listener},
+        stats::Stats,
+    },
+    session::{Router, routes::Routes},
+};
+
+type EpollShared = Shared<<Epoll as Driver>::Socket>;
+
+/// A running server. Dropping it does not stop it: [`Server::drain`] and [`Server::join`] do.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    shared: Arc<EpollShared>,
+    workers: Vec<JoinHandle<std::io::Result<()>>>,
+}
+
+/// Why a server did not start. The text says what to do.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Server {
+    /// Starts a server with the routes of its own.
+    ///
+    /// # Errors
+    /// An address is taken, the machine can't hold what is asked for, or a pattern can't be read.
+    pub fn start(config: &Config) -> Result<Server, StartError> {
+        let stats: Arc<Vec<Stats>> = Arc::new((0..config.workers).map(|_| Stats::default()).collect());
+        let topics = Gauge::new(config.max_topics);
+        let logs = Gauge::new(config.log_bytes_max);
+        let metrics = metrics::text(Arc::clone(&stats), Arc::clone(&topics), Arc::clone(&logs));
+        let routes =
+            Routes::new(config, metrics).map_err(|error| StartError(format!("--allow-origin: {error}")))?;
+        Server::start_parts(config, Arc::new(routes), stats, topics, logs)
+    }
+
+    fn start_parts(
+        config: &Config,
+        router: Arc<dyn Router>,
+        stats: Arc<Vec<Stats>>,
+        topics: Arc<Gauge>,
+        logs: Arc<Gauge>,
+    ) -> Result<Server, StartError> {
+        let connections_max = resources::connections_max(config)?;
+        let options = listener::Options {
+            backlog: config.backlog,
+            send_buffer_bytes: config.send_buffer_bytes,
+            receive_buffer_bytes: config.receive_buffer_bytes,
+        };
+        let (listeners, addresses) =
+            listener::bind(&config.listen, config.workers, options).map_err(cannot_listen)?;
+        let system = |error| StartError(format!("the system gives no event queue: {error}"));
+        let drivers: Vec<Epoll> =
+            listeners.into_iter().map(Epoll::new).collect::<Result<_, _>>().map_err(system)?;
+        let wakes = drivers.iter().map(Driver::wake).collect();
+        let seed = RandomState::new().hash_one(std::process::id());
+        let settings = Settings::new(config, connections_max, seed);
+        let shared = Arc::new(Shared::new(settings, router, stats, topics, logs, wakes));
+        let started = Instant::now();
+        let mut workers = Vec::new();
+        for (number, driver) in drivers.into_iter().enumerate() {
+            let id = WorkerId(u16::try_from(number).expect("at most 256 workers"));
+            let shared = Arc::clone(&shared);
+            let pin = config.pin;
+            let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+                if pin {
+                    resources::pin(id);
+                }
+                Worker::new(id, driver, shared, started).run()
+            });
+            workers.push(thread.map_err(|error| StartError(format!("the system gives no thread: {error}")))?);
+        }
+        Ok(Server { addresses, shared, workers })
+    }
+
+    /// Where it listens; with the ports that the system chose.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Begins to stop: no new connections, clients are closed with 1001, spread over the drain timeout.
+    pub fn drain(&self) {
+        self.shared.drain();
+    }
+
+    /// What lets another thread begin the drain.
+    pub fn drainer(&self) -> impl Fn() + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.drain()
+    }
+
+    /// Waits until it has stopped.
+    ///
+    /// # Errors
+    /// A worker's event queue broke, or a worker panicked.
+    pub fn join(self) -> std::io::Result<()> {
+        for worker in self.workers {
+            worker.join().map_err(|_| std::io::Error::other("a worker panicked"))??;
+        }
+        Ok(())
+    }
+}
+
+fn cannot_listen(error: listener::BindError) -> StartError {
+    use std::io::ErrorKind;
+    let listener::BindError { address, error } = error;
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => "another process listens there: stop it, or choose another --listen",
+        ErrorKind::PermissionDenied => {
+            "this user may not: choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
+        }
+        ErrorKind::AddrNotAvailable => "this machine does not have that address: choose another --listen",
+        _ => "choose another --listen",
+    };
+    StartError(format!("can't listen on {address}: {error}; {advice}"))
+}
