@@ -1,9 +1,11 @@
 //! A lane: the subscriptions of one worker that read one log.
 //!
-//! It has two parts. The part *with the head* is swept as a ring: a lap begins where the last one ended,
-//! each visit sends up to the head *of that moment*, and when every entry has been visited all of them
-//! have what the head was when the lap began: that place is the lane's floor. The part *behind* is not
-//! swept; its sockets' writability drives it, so that stuck readers cost a sweep nothing.
+//! It has two parts. The *swept* part is a ring: a lap begins where the last one ended, each visit sends up
+//! to the head *of that moment*, and when every entry has been visited all of them have what the head was
+//! when the lap began: that place is the lane's floor. The part *behind* holds those whose sockets refused
+//! bytes. It is not swept, so that stuck readers cost a sweep nothing; who can be written to again comes
+//! back into the lap that is under way, at the end of what is still to be visited. So what the server owes
+//! is always in the swept part, and what only a client can change is always behind.
 //!
 //! What a visit does is the engine's; here are the arrays and their order, and nothing else.
 
@@ -32,7 +34,7 @@ pub struct Entry {
 pub enum Seat {
     /// With the head: swept.
     Swept(u32),
-    /// Behind: driven by its socket.
+    /// Behind: its socket refused bytes.
     Behind(u32),
 }
 
@@ -50,6 +52,8 @@ pub struct Lane {
     /// Where the head was when the lap began.
     lap_head: Mark,
     floor: Mark,
+    /// The lowest cursor that came back since the last lap ended, if it was below the floor.
+    returned: Option<Position>,
 }
 
 impl Lane {
@@ -63,12 +67,18 @@ impl Lane {
             remaining: 0,
             lap_head: head,
             floor: head,
+            returned: None,
         }
     }
 
     /// What all swept subscriptions surely have.
     pub fn floor(&self) -> Mark {
         self.floor
+    }
+
+    /// The lowest position that a swept subscription may still have before it.
+    pub fn needed(&self) -> Position {
+        self.returned.map_or(self.floor.position, |returned| returned.min(self.floor.position))
     }
 
     /// Number of subscriptions.
@@ -121,6 +131,7 @@ impl Lane {
     pub fn next_visit(&mut self) -> Option<Seat> {
         if self.remaining == 0 {
             self.floor = self.lap_head;
+            self.returned = None;
             let head = self.view.head();
             if self.lap_head == head {
                 return None;
@@ -155,7 +166,25 @@ impl Lane {
         Seat::Swept(index(self.swept.len() - 1))
     }
 
-    /// Takes in a subscription that its socket drives.
+    /// Takes back a subscription from the part behind: it is visited in this lap, after all others that
+    /// still are. `moved` hears of an entry that gets another seat.
+    pub fn rejoin(&mut self, entry: Entry, mut moved: impl FnMut(u32, Seat)) -> Seat {
+        self.returned = Some(self.returned.map_or(entry.position, |lowest| lowest.min(entry.position)));
+        let len = self.swept.len();
+        self.swept.push(entry);
+        self.remaining += 1;
+        // The run of the unvisited must stay in one piece: its new end is the newcomer's.
+        let run_end = self.next + self.remaining - 1;
+        if run_end < len {
+            self.swept.swap(run_end, len);
+            moved(self.swept[len].subscription, Seat::Swept(index(len)));
+            return Seat::Swept(index(run_end));
+        }
+        // The run wraps around or reaches the end of the array: what is at the end is part of it.
+        Seat::Swept(index(len))
+    }
+
+    /// Takes in a subscription whose socket refused bytes.
     pub fn insert_behind(&mut self, entry: Entry) -> Seat {
         self.behind.push(entry);
         Seat::Behind(index(self.behind.len() - 1))
@@ -291,7 +320,7 @@ mod tests {
         Visit,
         Remove(usize),
         Demote,
-        Promote(usize),
+        Rejoin(usize),
         Publish,
     }
 
@@ -301,7 +330,7 @@ mod tests {
             8 => Just(Step::Visit),
             3 => any::<usize>().prop_map(Step::Remove),
             2 => Just(Step::Demote),
-            2 => any::<usize>().prop_map(Step::Promote),
+            2 => any::<usize>().prop_map(Step::Rejoin),
             2 => Just(Step::Publish),
         ]
     }
@@ -310,7 +339,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
         /// The model: who has which head. Whenever a lap ends, everyone swept has the head of its
-        /// beginning; whoever is removed, demoted or promoted in mid-lap, nobody is left out or lost.
+        /// beginning; whoever is removed, demoted or comes back in mid-lap, nobody is left out or lost.
         #[test]
         fn removal_in_mid_lap_leaves_nobody_out(steps in prop::collection::vec(step(), 1..200)) {
             let mut lane = Lane::new(Mark::START);
@@ -348,12 +377,13 @@ mod tests {
                         let removed = lane.remove(seat, |s, seat| { seats.insert(s, seat); });
                         seats.insert(removed.subscription, lane.insert_behind(removed));
                     },
-                    Step::Promote(n) => {
+                    Step::Rejoin(n) => {
                         if lane.behind().is_empty() { continue }
                         let at = u32::try_from(n % lane.behind().len()).unwrap();
-                        let removed = lane.remove(Seat::Behind(at), |s, seat| { seats.insert(s, seat); });
-                        has.insert(removed.subscription, head);
-                        seats.insert(removed.subscription, lane.insert_swept(removed));
+                        let mut removed = lane.remove(Seat::Behind(at), |s, seat| { seats.insert(s, seat); });
+                        removed.position = mark(has[&removed.subscription]).position;
+                        let seat = lane.rejoin(removed, |s, seat| { seats.insert(s, seat); });
+                        seats.insert(removed.subscription, seat);
                     }
                     Step::Remove(n) => {
                         let mut all: Vec<_> = seats.keys().copied().collect();
@@ -372,7 +402,7 @@ mod tests {
                 for (subscription, seat) in &seats {
                     prop_assert_eq!(lane.entry(*seat).subscription, *subscription);
                     if matches!(seat, Seat::Swept(_)) {
-                        prop_assert!(has[subscription] >= lane.floor().offset.0);
+                        prop_assert!(mark(has[subscription]).position >= lane.needed());
                     }
                 }
             }

@@ -17,11 +17,11 @@ pub struct Window {
 }
 
 impl Window {
-    /// What publishers may be ahead of the slowest *swept* subscription: half of the lag bound. So a
-    /// subscription whose socket begins to refuse bytes always has the other half before it, and is never
-    /// called slow for a lag that was the server's own.
+    /// What publishers may be ahead of the slowest *swept* subscription: a quarter of the lag bound. So a
+    /// subscription whose socket begins to refuse bytes has most of the bound before it, also when a lap
+    /// passes before it is visited again, and is not called slow for a lag that was the server's own.
     pub fn for_publishers(self) -> Window {
-        Window { bytes: self.bytes / 2, messages: self.messages.div_ceil(2) }
+        Window { bytes: self.bytes / 4, messages: self.messages.div_ceil(4) }
     }
 }
 

@@ -551,7 +551,7 @@ pub static LAG_BYTES_MAX: Key<Sizes> = Key {
         repeats: false,
         brief: "lag behind a topic's newest message, in bytes",
         effect: "A subscriber whose own socket refuses bytes is closed once it lags by all of it. A publisher is held \
-                 back, its socket not read, once the server's own delivery lags by half of it. At least \
+                 back, its socket not read, once the server's own delivery lags by a quarter of it. At least \
                  `--max-message-bytes`, since otherwise one message could cut off subscribers that keep up.",
         reason: "What a line of 1 Mbit/s takes in 8 seconds; who is further behind a busy topic rarely catches up.",
         memory: "so much for each topic that is in use, whatever the number of slow subscribers, since all read one \

@@ -54,7 +54,7 @@ impl<D: Driver> Worker<D> {
     }
 
     fn look_at_open(&mut self, slot: u32) -> Option<u32> {
-        let now = self.now;
+        let (now, held) = (self.now, self.is_held(slot));
         let shared = Arc::clone(&self.shared);
         let settings = &shared.settings;
         let mut next = u32::MAX;
@@ -69,7 +69,7 @@ impl<D: Driver> Worker<D> {
             }
             next = next.min(left);
         }
-        if self.connections.warm(slot).reader.message_started() && !self.is_held(slot) {
+        if self.connections.warm(slot).reader.message_started() && !held {
             let left = left(self.connections.warm(slot).began_at, settings.message);
             if left == 0 {
                 self.close(slot, CloseCode::POLICY, "a message took too long to arrive", Why::MessageTimeout);
@@ -77,7 +77,7 @@ impl<D: Driver> Worker<D> {
             }
             next = next.min(left);
         }
-        if let Some(idle) = settings.idle {
+        if let Some(idle) = settings.idle.filter(|_| !held) {
             let left = left(self.connections.warm(slot).message_at, idle);
             if left == 0 {
                 self.close(slot, CloseCode::NORMAL, "no message for too long", Why::IdleTimeout);

@@ -1,14 +1,14 @@
-//! What single connections are sent: their own queue, and what those behind have to catch up.
+//! What single connections are sent: their own queue.
 //!
 //! The order on a connection: first the rest of a unit that was begun, then its own queue (control frames,
-//! replies), then its subscriptions.
+//! replies), then its subscriptions, which come back into the sweep once all else has left.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
     closing::Why,
-    connections::{Flag, Phase},
+    connections::{Flag, NONE, Phase},
     driver::{Driver, End, Sent},
     worker::Worker,
 };
@@ -17,11 +17,8 @@ use crate::{
     protocol::ws::{ControlFrame, OpCode, control_frame},
 };
 
-/// Connections flushed in a tick, so that a crowd that catches up does not starve the sweep.
+/// Connections flushed in a tick, so that a crowd does not starve the sweep.
 const FLUSHES_PER_TICK: usize = 64;
-
-/// Bytes that one connection catches up in a turn.
-const CATCH_UP_BYTES: usize = 64 * 1024;
 
 /// A close frame without code and reason.
 pub(super) fn empty_close() -> ControlFrame {
@@ -61,7 +58,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Sends what a connection's socket takes of its own queue, then what its subscriptions are behind.
+    /// Sends what a connection's socket takes of its own queue; when all of it has left, goes on.
     fn flush(&mut self, slot: u32) {
         if self.connections.phase(slot) == Phase::Free || !self.flush_own(slot) {
             return;
@@ -72,7 +69,7 @@ impl<D: Driver> Worker<D> {
             self.driver.finish(slot);
             return;
         }
-        self.catch_up(slot);
+        self.rejoin(slot);
     }
 
     /// Sends the connection's own queue. True if nothing of it is left and the socket may take more.
@@ -149,33 +146,15 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Sends what the connection's subscriptions are behind, as far as its socket takes it and its turn
-    /// goes. Who has reached the head is swept again.
-    fn catch_up(&mut self, slot: u32) {
-        if self.connections.phase(slot) != Phase::Open {
-            return;
-        }
-        let mut left = CATCH_UP_BYTES;
+    /// The socket takes bytes again: the connection's subscriptions that are behind come back into the sweep.
+    fn rejoin(&mut self, slot: u32) {
         let mut next = self.connections.first_subscription(slot);
-        while next != super::connections::NONE {
+        while next != NONE {
             let subscription = next;
             next = self.lanes.subscriptions[subscription as usize].next;
-            while let Some((lane, seat @ Seat::Behind(_))) = self.lanes.seat(subscription) {
-                let record = self.lanes.at(lane);
-                if record.lane.entry(seat).position == record.lane.view.head().position {
-                    self.lanes.promote(subscription);
-                    break;
-                }
-                if left == 0 {
-                    self.list_flush(slot);
-                    return;
-                }
-                let sent = self.send_run(lane, seat, left);
-                let phase_ended = self.connections.phase(slot) != Phase::Open;
-                if phase_ended || self.connections.hot(slot).is(Flag::Blocked) {
-                    return;
-                }
-                left = left.saturating_sub(sent);
+            if let Some((_, Seat::Behind(_))) = self.lanes.seat(subscription) {
+                let lane = self.lanes.rejoin(subscription);
+                self.list_dirty(lane);
             }
         }
     }

@@ -218,12 +218,17 @@ impl Lanes {
         self.subscriptions[key as usize].seat = Some(seat);
     }
 
-    /// Moves a subscription that has all up to the head from the part behind to the swept part.
-    pub fn promote(&mut self, key: u32) {
+    /// Moves a subscription from the part behind to the swept part, to be visited in the lap under way.
+    /// Gives its lane.
+    pub fn rejoin(&mut self, key: u32) -> u32 {
         let (lane, seat) = self.seat(key).expect("a seated subscription");
         let entry = self.take_out(lane, seat);
-        let seat = self.records[lane as usize].lane.insert_swept(entry);
-        self.subscriptions[key as usize].seat = Some(seat);
+        let Lanes { records, subscriptions, .. } = self;
+        let seat = records[lane as usize]
+            .lane
+            .rejoin(entry, |moved, seat| subscriptions[moved as usize].seat = Some(seat));
+        subscriptions[key as usize].seat = Some(seat);
+        lane
     }
 
     /// Removes a subscription; gives its lane. The caller takes it out of the connection's list.

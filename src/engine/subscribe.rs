@@ -150,16 +150,16 @@ impl<D: Driver> Worker<D> {
         let window = self.shared.settings.lag;
         let now = self.now;
         let record = self.lanes.at(lane);
-        let floor = record.lane.floor().position;
+        let needed = record.lane.needed();
         if record.lane.behind().is_empty() {
-            record.lane.view.trim(floor);
+            record.lane.view.trim(needed);
             return;
         }
         let limit = record.lane.view.lag_limit(window);
         if limit > record.lane.view.tail() || record.checked_at != now {
             record.checked_at = now;
             self.check_lag(lane);
-            self.lanes.at(lane).lane.view.trim(limit.min(floor));
+            self.lanes.at(lane).lane.view.trim(limit.min(needed));
         }
     }
 

@@ -97,8 +97,8 @@ impl<D: Driver> Worker<D> {
         let slot = entry.connection;
         let hot = self.connections.hot(slot);
         if (hot.outgoing.is_some() && !self.flush_own(slot)) || self.connections.hot(slot).is(Flag::Blocked) {
-            // Something else must leave first. When it has, the flush goes on with this subscription. The
-            // connection may also just have ended, and its subscription with it.
+            // Something else must leave first; when it has, the subscription comes back. The connection may
+            // also just have ended, and its subscription with it.
             if self.lanes.subscriptions.get(entry.subscription as usize).is_some_and(|subscription| {
                 subscription.connection == slot && subscription.seat == Some(seat)
             }) {
@@ -106,7 +106,7 @@ impl<D: Driver> Worker<D> {
             }
             return true;
         }
-        self.send_run(lane, seat, VISIT_BYTES);
+        self.send_run(lane, seat);
         // Whoever did not get all is behind or gone, or is visited again at once.
         let record = self.lanes.at(lane);
         let head = record.lane.view.head().position;
@@ -120,13 +120,14 @@ impl<D: Driver> Worker<D> {
         true
     }
 
-    /// Sends a subscription what lies before it, about `most` bytes at once, and moves its cursor. A
-    /// refusal moves it to the part behind. Gives the bytes sent.
-    pub(super) fn send_run(&mut self, lane: u32, seat: Seat, most: usize) -> usize {
+    /// Sends a subscription what lies before it, about `VISIT_BYTES` at once, and moves its cursor. A
+    /// refusal moves it to the part behind.
+    fn send_run(&mut self, lane: u32, seat: Seat) {
         let record = self.lanes.at(lane);
         let before = *record.lane.entry(seat);
         if before.holes {
-            return self.send_between_holes(lane, seat, most);
+            self.send_between_holes(lane, seat);
+            return;
         }
         let slot = before.connection;
         let view = &record.lane.view;
@@ -140,18 +141,18 @@ impl<D: Driver> Worker<D> {
             for run in view.runs(before.position).take(VISIT_RUNS) {
                 runs.push(IoSlice::new(run));
                 asked += run.len();
-                if asked >= most {
+                if asked >= VISIT_BYTES {
                     break;
                 }
             }
             (asked, self.driver.send_vectored(slot, &runs))
         };
-        self.settle(lane, seat, before, asked, sent)
+        self.settle(lane, seat, before, asked, sent);
     }
 
     /// The same for a subscription that must not get some ranges: one run up to the next hole. Nobody else
     /// pays for this.
-    fn send_between_holes(&mut self, lane: u32, seat: Seat, most: usize) -> usize {
+    fn send_between_holes(&mut self, lane: u32, seat: Seat) {
         let record = self.lanes.at(lane);
         let before = *record.lane.entry(seat);
         let head = record.lane.view.head();
@@ -162,7 +163,8 @@ impl<D: Driver> Worker<D> {
         let Some(hole) = holes.front().cloned() else {
             self.lanes.holes.remove(&before.subscription);
             self.lanes.at(lane).lane.entry_mut(seat).holes = false;
-            return self.send_run(lane, seat, most);
+            self.send_run(lane, seat);
+            return;
         };
         if hole.start <= before.position {
             // Inside a hole: over it, counted as left out.
@@ -173,18 +175,18 @@ impl<D: Driver> Worker<D> {
             entry.position = end.position;
             entry.offset_low = low(end);
             self.stats().deliveries_left_out.add(u64::from(left_out));
-            return 0;
+            return;
         }
         let until = hole.start.min(head.position);
         let view = &self.lanes.at(lane).lane.view;
         let run = view.first_run(before.position);
         let len = usize::try_from(until.since(before.position)).unwrap_or(usize::MAX).min(run.len());
         let sent = self.driver.send(before.connection, &run[..len]);
-        self.settle(lane, seat, before, len, sent)
+        self.settle(lane, seat, before, len, sent);
     }
 
-    /// Moves a cursor by what a send gave. Gives the bytes that went.
-    fn settle(&mut self, lane: u32, seat: Seat, before: Entry, asked: usize, sent: Sent) -> usize {
+    /// Moves a cursor by what a send gave.
+    fn settle(&mut self, lane: u32, seat: Seat, before: Entry, asked: usize, sent: Sent) {
         let slot = before.connection;
         let taken = match sent {
             Sent::Bytes(bytes) => bytes,
@@ -192,11 +194,11 @@ impl<D: Driver> Worker<D> {
             Sent::Queued => {
                 self.in_flight.push(InFlight { slot, subscription: before.subscription, before, asked });
                 self.advance(lane, seat, before, asked);
-                return asked;
+                return;
             }
             Sent::Failed => {
                 self.end(slot, End::Reset, Why::Reset);
-                return 0;
+                return;
             }
         };
         self.count_send(taken, asked);
@@ -206,7 +208,6 @@ impl<D: Driver> Worker<D> {
         } else {
             self.connections.hot(slot).clear(Flag::Stalled);
         }
-        taken
     }
 
     /// The cursor of the entry at `seat` goes `taken` bytes on. If that ends inside a unit, the unit's rest
@@ -245,8 +246,8 @@ impl<D: Driver> Worker<D> {
         self.stats().deliveries.add(u64::from(delivered));
     }
 
-    /// **Backpressure**: a socket refused bytes. Its subscription leaves the swept part until it has caught
-    /// up by itself.
+    /// **Backpressure**: a socket refused bytes. Its subscription leaves the swept part until the socket
+    /// takes bytes again.
     fn refused(&mut self, slot: u32, subscription: u32, seat: Seat, progress: bool) {
         self.block(slot, progress);
         if matches!(seat, Seat::Swept(_)) {

@@ -184,6 +184,7 @@ impl<D: Driver> Worker<D> {
         let timeout = if busy || !self.shared.post.sleep(self.id) {
             Some(Duration::ZERO)
         } else if self.connections.len() == 0
+            && !self.acceptable
             && self.homes.is_empty()
             && self.lanes.len() == 0
             && self.draining.is_none()
