@@ -95,6 +95,7 @@ impl Server {
                 if pin {
                     resources::pin(id);
                 }
+                let _stop = DrainOnExit(Arc::clone(&shared));
                 Worker::new(id, driver, shared, started).run()
             });
             workers.push(thread.map_err(|error| StartError(format!("the system gives no thread: {error}")))?);
@@ -127,6 +128,16 @@ impl Server {
             worker.join().map_err(|_| std::io::Error::other("a worker panicked"))??;
         }
         Ok(())
+    }
+}
+
+/// A worker that ends, for whatever reason, takes the server with it: the others could not reach the topics
+/// whose home it was.
+struct DrainOnExit(Arc<EpollShared>);
+
+impl Drop for DrainOnExit {
+    fn drop(&mut self) {
+        self.0.drain();
     }
 }
 

@@ -62,6 +62,10 @@ impl Routes {
             return Err(Refusal::content_too_large("body", "no route here takes a request body: send none"));
         }
         self.check_host(request)?;
+        let known = request.path == "/echo" || request.path.starts_with("/ws/");
+        if !known && ws::is_upgrade(request) {
+            return Err(Refusal::not_found("no_route", "no WebSocket is here: connect to /ws/TOPIC"));
+        }
         match request.path.as_str() {
             "/" => get(request, page::response),
             "/health" => get(request, || Response::new(200, TEXT, "ok\n")),
