@@ -1,1 +1,57 @@
-fn main() {}
+//! `stentor-load`: load generator and benchmark for WebSocket broadcast servers.
+//!
+//! It depends on none of the server's code, so that a defect of the server cannot hide in its measuring tool.
+//!
+//! ```text
+//! cli ──▶ fanout echo idle handshakes topics     one scenario each
+//!           │            │
+//!           │         harness                    phases, threads, progress
+//!           ▼            ▼
+//!        accounting   poller ──▶ client ──▶ url  sockets and handshakes
+//!        stamp        schedule                   what is sent, and when
+//!        wire                                    frames
+//!        report ──▶ proc                         figures, CPU, memory
+//! ```
+
+mod accounting;
+mod cli;
+mod client;
+mod echo;
+mod failure;
+mod fanout;
+mod handshakes;
+mod harness;
+mod idle;
+mod poller;
+mod proc;
+mod report;
+mod schedule;
+mod stamp;
+mod topics;
+mod url;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::report::Verdict;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Fanout(args) => fanout::run(&args),
+        Command::Echo(args) => echo::run(&args),
+        Command::Idle(args) => idle::run(&args),
+        Command::Handshakes(args) => handshakes::run(&args),
+        Command::Topics(args) => topics::run(&args),
+    };
+    match outcome {
+        Ok(Verdict::Valid) => ExitCode::SUCCESS,
+        Ok(Verdict::Void) => ExitCode::from(1),
+        Err(failure) => {
+            eprintln!("stentor-load: {failure}");
+            ExitCode::from(2)
+        }
+    }
+}

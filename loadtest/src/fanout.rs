@@ -1,0 +1,481 @@
+//! `fanout`: publishers, subscribers, and every message accounted for.
+//!
+//! Owns the plan (who subscribes to what, on which thread), the phases, and the verdict. `subscribers` is what a
+//! receiving thread does, `publishers` the publishing one, `completion` how they know that a message is done.
+//!
+//! Phases: connect all → settle → warm up → measure → drain. Messages are accounted for from the first to the
+//! last; figures are of messages due in the measurement, and rates of what arrived during it.
+
+mod completion;
+mod publishers;
+mod subscribers;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use self::completion::{Completion, window};
+use self::subscribers::Counters;
+use crate::accounting::Totals;
+use crate::cli::FanoutArgs;
+use crate::client::Target;
+use crate::failure::Failure;
+use crate::harness::{Control, LiveRate, Progress};
+use crate::proc::ensure_files;
+use crate::report::{Distribution, Figures, Report, Usage, Verdict, Watch, bytes, merge, micros, quantity};
+use crate::schedule::Schedule;
+use crate::stamp::{Clock, Pattern, nanos};
+
+/// Who does what.
+struct Plan {
+    args: FanoutArgs,
+    target: Target,
+    subscribers: usize,
+    publishers: usize,
+    topics: usize,
+    threads: usize,
+    schedule: Schedule,
+    /// Messages per publisher that completion remembers.
+    window: usize,
+    /// Threads that have subscribers of each topic.
+    shares: Vec<u32>,
+}
+
+impl Plan {
+    fn new(args: &FanoutArgs) -> Result<Self, Failure> {
+        let (subscribers, topics) = (args.subscribers as usize, args.topics as usize);
+        let publishers = args.publishers.map_or(topics, |publishers| publishers as usize);
+        if publishers < topics || subscribers < topics {
+            return Err(Failure::Usage(format!(
+                "{topics} topics need at least as many --publishers ({publishers}) and --subscribers ({subscribers})"
+            )));
+        }
+        ensure_files(subscribers + publishers)?;
+        let schedule = match args.rate {
+            Some(rate) => Schedule::Open { rate },
+            None => Schedule::Closed { outstanding: u64::from(args.outstanding.unwrap_or(1)) },
+        };
+        let threads = args.common.threads(subscribers);
+        let mut plan = Self {
+            args: args.clone(),
+            target: args.common.target()?,
+            subscribers,
+            publishers,
+            topics,
+            threads,
+            schedule,
+            window: window(publishers, u64::from(args.outstanding.unwrap_or(1))),
+            shares: vec![0; topics],
+        };
+        for thread in 0..threads {
+            let mut here = vec![false; topics];
+            plan.subscribers_of(thread).for_each(|id| here[plan.topic_of_subscriber(id)] = true);
+            plan.shares.iter_mut().zip(here).for_each(|(shares, here)| *shares += u32::from(here));
+        }
+        Ok(plan)
+    }
+
+    fn subscribers_of(&self, thread: usize) -> impl Iterator<Item = usize> + use<> {
+        (thread..self.subscribers).step_by(self.threads)
+    }
+
+    fn topic_of_subscriber(&self, id: usize) -> usize {
+        id % self.topics
+    }
+
+    #[inline]
+    fn topic_of_publisher(&self, publisher: usize) -> usize {
+        publisher % self.topics
+    }
+
+    fn publishers_of(&self, topic: usize) -> impl Iterator<Item = usize> + use<> {
+        (topic..self.publishers).step_by(self.topics)
+    }
+
+    fn publishers_per_topic_max(&self) -> usize {
+        self.publishers.div_ceil(self.topics)
+    }
+
+    /// Where the books of a thread's `index`th subscriber for `publisher` (of its topic) are.
+    #[inline]
+    fn pair(&self, index: usize, publisher: usize) -> usize {
+        index * self.publishers_per_topic_max() + publisher / self.topics
+    }
+
+    fn request_target(&self, topic: usize, query: &str) -> String {
+        self.target.url.target((self.topics > 1).then_some(topic as u64), query)
+    }
+
+    fn subscribers_of_topic(&self, topic: usize) -> u64 {
+        (self.subscribers - topic).div_ceil(self.topics) as u64
+    }
+}
+
+/// What all threads of a run see.
+struct Shared {
+    plan: Plan,
+    target: Target,
+    clock: Clock,
+    pattern: Pattern,
+    control: Control,
+    watch: Watch,
+    completion: Completion,
+    /// Messages per publisher.
+    published: Vec<AtomicU32>,
+    /// One per receiving thread.
+    counters: Vec<Counters>,
+    /// First instant of the schedule; 0 until it is known.
+    start_ns: AtomicU64,
+    /// The measurement: messages due from here …
+    from_ns: AtomicU64,
+    /// … until here.
+    until_ns: AtomicU64,
+    publishing_over: AtomicBool,
+}
+
+/// What arrived by some moment.
+#[derive(Clone, Copy, Default)]
+struct Arrived {
+    opened: u64,
+    received: u64,
+    lost: u64,
+    calls: u64,
+    bytes: u64,
+}
+
+impl Shared {
+    #[inline]
+    fn measured(&self, due_ns: u64) -> bool {
+        due_ns >= self.from_ns.load(Ordering::Relaxed) && due_ns < self.until_ns.load(Ordering::Relaxed)
+    }
+
+    fn received(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.received.load(Ordering::Relaxed)).sum()
+    }
+
+    fn arrived(&self) -> Arrived {
+        let mut sum = Arrived::default();
+        for counters in &self.counters {
+            sum.opened += counters.opened.load(Ordering::Relaxed);
+            sum.received += counters.received.load(Ordering::Relaxed);
+            sum.lost += counters.lost.load(Ordering::Relaxed);
+            sum.calls += counters.calls.load(Ordering::Relaxed);
+            sum.bytes += counters.bytes.load(Ordering::Relaxed);
+        }
+        sum
+    }
+
+    /// Deliveries that the messages published so far amount to.
+    fn expected(&self) -> u64 {
+        let published = self.published.iter().enumerate();
+        published
+            .map(|(publisher, count)| {
+                let topic = self.plan.topic_of_publisher(publisher);
+                u64::from(count.load(Ordering::Relaxed)) * self.plan.subscribers_of_topic(topic)
+            })
+            .sum()
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &FanoutArgs) -> Result<Verdict, Failure> {
+    let plan = Plan::new(args)?;
+    let shared = Shared {
+        target: plan.target.clone(),
+        clock: Clock::start(),
+        pattern: Pattern::new(args.payload_bytes as usize),
+        control: Control::default(),
+        watch: Watch::new(args.common.server_pid)?,
+        completion: Completion::new(plan.publishers, plan.window),
+        published: (0..plan.publishers).map(|_| AtomicU32::new(0)).collect(),
+        counters: (0..plan.threads).map(|_| Counters::default()).collect(),
+        start_ns: AtomicU64::new(0),
+        from_ns: AtomicU64::new(u64::MAX),
+        until_ns: AtomicU64::new(u64::MAX),
+        publishing_over: AtomicBool::new(false),
+        plan,
+    };
+    let shared = &shared;
+    let (measured, received, published) = std::thread::scope(|scope| {
+        let receiving: Vec<_> = (0..shared.plan.threads)
+            .map(|thread| scope.spawn(move || shared.control.guard(subscribers::run(shared, thread))))
+            .collect();
+        let publishing = scope.spawn(|| shared.control.guard(publishers::run(shared)));
+        let measured = shared.control.guard(phases(shared));
+        shared.control.stop();
+        let received: Option<Vec<_>> =
+            receiving.into_iter().map(|thread| thread.join().expect("a receiving thread panicked")).collect();
+        (measured, received, publishing.join().expect("the publishing thread panicked"))
+    });
+    shared.control.outcome()?;
+    let (Some(measured), Some(received), Some(published)) = (measured, received, published) else {
+        unreachable!("a thread that ends without an outcome leaves a failure");
+    };
+    report(shared, measured, &received, &published).print(args.common.json)
+}
+
+/// What the main thread measured.
+struct Measured {
+    usage: Usage,
+    before: Arrived,
+    after: Arrived,
+    drained: bool,
+}
+
+/// Leads the threads through the run.
+fn phases(shared: &Shared) -> Result<Measured, Failure> {
+    let (plan, control, progress) = (&shared.plan, &shared.control, Progress::new());
+    let all = plan.threads + 1;
+    progress.phase("connect", plan.subscribers as u64);
+    progress.wait(control, None, || {
+        let opened = shared.arrived().opened;
+        let text = format!("{opened} of {} subscribers", plan.subscribers);
+        (control.ready_threads() < all).then_some((opened, text))
+    });
+    progress.wait_for(control, "settle", plan.args.settle, |_| String::new());
+
+    let start_ns = shared.clock.now() + nanos(Duration::from_millis(5));
+    let from_ns = start_ns + nanos(plan.args.warm_up);
+    shared.from_ns.store(from_ns, Ordering::Release);
+    shared.until_ns.store(from_ns + nanos(plan.args.duration), Ordering::Release);
+    shared.start_ns.store(start_ns, Ordering::Release);
+
+    let mut live = LiveRate::new();
+    let mut text = |_| {
+        let arrived = shared.arrived();
+        let rate = quantity(live.update(arrived.received));
+        format!("{rate} deliveries/s, {} lost", arrived.lost)
+    };
+    let at = |ns: u64| Duration::from_nanos(ns.saturating_sub(shared.clock.now()));
+    progress.wait_for(control, "warm up", at(from_ns), &mut text);
+    let (sample, before) = (shared.watch.sample()?, shared.arrived());
+    let began = Instant::now();
+    progress.phase("measure", plan.args.duration.as_millis() as u64);
+    progress.wait(control, Some(began + at(from_ns + nanos(plan.args.duration))), || {
+        let elapsed = began.elapsed();
+        let over = shared.publishing_over.load(Ordering::Acquire);
+        (!over).then(|| (elapsed.as_millis() as u64, text(elapsed)))
+    });
+    let (end_sample, after) = (shared.watch.sample()?, shared.arrived());
+
+    progress.phase("drain", plan.args.drain_timeout.as_millis() as u64);
+    let began = Instant::now();
+    let mut drained = false;
+    progress.wait(control, Some(began + plan.args.drain_timeout), || {
+        let over = shared.publishing_over.load(Ordering::Acquire);
+        drained = over && shared.received() >= shared.expected();
+        (!drained).then(|| (began.elapsed().as_millis() as u64, format!("{} received", shared.received())))
+    });
+    if drained {
+        // Should a message come twice, it will come now.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(Measured { usage: shared.watch.between(&sample, &end_sample), before, after, drained })
+}
+
+/// The figures of a run.
+#[derive(Debug, Serialize)]
+struct Fanout {
+    subscribers: usize,
+    publishers: usize,
+    topics: usize,
+    payload_bytes: u32,
+    rate: Option<f64>,
+    outstanding: Option<u64>,
+    threads: usize,
+    published: u64,
+    expected: u64,
+    received: u64,
+    lost: u64,
+    repeated: u64,
+    out_of_order: u64,
+    corrupt: u64,
+    closed: u64,
+    unsent: u64,
+    pings: u64,
+    deliveries_per_second: f64,
+    payload_bytes_per_second: f64,
+    server_cpu_us_per_delivery: Option<f64>,
+    latency_us: Distribution,
+    service_latency_us: Distribution,
+    last_subscriber_us: Distribution,
+    publish_late_us: Distribution,
+    messages_per_receive_call: f64,
+    bytes_per_receive_call: f64,
+}
+
+impl Figures for Fanout {
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let loop_text = match (self.rate, self.outstanding) {
+            (Some(rate), _) => format!("open loop, {rate} messages/s"),
+            (None, outstanding) => format!("closed loop, {} outstanding", outstanding.unwrap_or(1)),
+        };
+        let mut lines = vec![
+            (
+                "load",
+                format!(
+                    "{} subscribers, {} publishers, {} topics, {} B, {loop_text}",
+                    self.subscribers, self.publishers, self.topics, self.payload_bytes
+                ),
+            ),
+            (
+                "deliveries",
+                format!(
+                    "{}/s, {}/s of payload",
+                    quantity(self.deliveries_per_second),
+                    bytes(self.payload_bytes_per_second)
+                ),
+            ),
+        ];
+        if let Some(us) = self.server_cpu_us_per_delivery {
+            lines.push(("server CPU", format!("{us:.3} µs per delivery")));
+        }
+        lines.extend([
+            ("latency", format!("{}  (from when it was due)", self.latency_us.text())),
+            ("service", format!("{}  (from when it was sent)", self.service_latency_us.text())),
+            ("last subscriber", self.last_subscriber_us.text()),
+            ("published late", self.publish_late_us.text()),
+            (
+                "receive calls",
+                format!(
+                    "{:.2} messages, {} each",
+                    self.messages_per_receive_call,
+                    bytes(self.bytes_per_receive_call)
+                ),
+            ),
+            (
+                "accounts",
+                format!(
+                    "{} published, {} received of {}, {} lost, {} repeated, {} out of order, {} corrupt, {} closed",
+                    self.published,
+                    self.received,
+                    self.expected,
+                    self.lost,
+                    self.repeated,
+                    self.out_of_order,
+                    self.corrupt,
+                    self.closed
+                ),
+            ),
+        ]);
+        lines
+    }
+}
+
+fn report(
+    shared: &Shared,
+    measured: Measured,
+    received: &[subscribers::Outcome],
+    published: &publishers::Outcome,
+) -> Report<Fanout> {
+    let plan = &shared.plan;
+    let Measured { usage, before, after, drained } = measured;
+    let mut totals = Totals::default();
+    received.iter().for_each(|outcome| totals += outcome.totals);
+    let sum = |of: fn(&subscribers::Outcome) -> u64| received.iter().map(of).sum::<u64>();
+    let (corrupt, closed) = (sum(|outcome| outcome.corrupt), sum(|outcome| outcome.closed));
+    let expected = shared.expected();
+
+    let mut void = Vec::new();
+    for (count, what) in [
+        (totals.lost, "lost"),
+        (totals.repeated, "repeated"),
+        (totals.out_of_order, "out of order"),
+        (corrupt, "corrupt or foreign"),
+    ] {
+        if count > 0 {
+            void.push(format!("{count} {what}"));
+        }
+    }
+    if closed > 0 {
+        let how = received.iter().find_map(|outcome| outcome.closed_how.as_deref());
+        void.push(format!("{closed} subscribers closed, the first with: {}", how.unwrap_or("unknown")));
+    }
+    if let Some(how) = &published.closed_how {
+        void.push(format!("a publisher was closed: {how}"));
+    }
+    if published.stalled {
+        void.push(format!(
+            "nothing arrived for {:?}, though messages were under way",
+            plan.args.drain_timeout
+        ));
+    }
+    if totals.received + totals.lost != expected {
+        void.push(format!(
+            "the accounts do not balance: {} received + {} lost ≠ {expected}: a defect of this tool",
+            totals.received, totals.lost
+        ));
+    }
+    let deliveries = (after.received - before.received) as f64;
+    if deliveries == 0.0 {
+        void.push("nothing was received during the measurement".into());
+    }
+
+    let mut notes = Vec::new();
+    if published.unsent > 0 {
+        notes.push(format!(
+            "the server pushed back: {} messages that were due were never sent, and no latency counts them",
+            published.unsent
+        ));
+    }
+    if published.given_up > 0 {
+        notes.push(format!(
+            "{} messages took longer than a window of {} more: their last subscriber is not in the figures",
+            published.given_up, plan.window
+        ));
+    }
+    if published.received > 0 {
+        notes.push(format!(
+            "publishers received {} messages: the server does not know --publisher-query",
+            published.received
+        ));
+    }
+    if !drained && totals.lost == 0 {
+        notes.push("messages were still arriving when the drain ended".into());
+    }
+
+    let calls = ((after.calls - before.calls) as f64).max(1.0);
+    let late = &published.late;
+    if late.value_at_quantile(0.99) > 1_000_000 && plan.args.rate.is_some() {
+        let p99 = micros(late.value_at_quantile(0.99) as f64 / 1000.0);
+        notes.push(format!(
+            "the publishing thread was late (p99 {p99}): latency includes that, service does not"
+        ));
+    }
+    let distribution = |of: fn(&subscribers::Outcome) -> &crate::report::Latencies| {
+        Distribution::of(&merge(received.iter().map(of)))
+    };
+    let figures = Fanout {
+        subscribers: plan.subscribers,
+        publishers: plan.publishers,
+        topics: plan.topics,
+        payload_bytes: plan.args.payload_bytes,
+        rate: plan.args.rate,
+        outstanding: match plan.schedule {
+            Schedule::Closed { outstanding } => Some(outstanding),
+            Schedule::Open { .. } => None,
+        },
+        threads: plan.threads,
+        published: published.published,
+        expected,
+        received: totals.received,
+        lost: totals.lost,
+        repeated: totals.repeated,
+        out_of_order: totals.out_of_order,
+        corrupt,
+        closed,
+        unsent: published.unsent,
+        pings: sum(|outcome| outcome.pings),
+        deliveries_per_second: deliveries / usage.seconds,
+        payload_bytes_per_second: deliveries * f64::from(plan.args.payload_bytes) / usage.seconds,
+        server_cpu_us_per_delivery: usage.server_cpu_us_per(deliveries),
+        latency_us: distribution(|outcome| &outcome.latency),
+        service_latency_us: distribution(|outcome| &outcome.service),
+        last_subscriber_us: distribution(|outcome| &outcome.last),
+        publish_late_us: Distribution::of(late),
+        messages_per_receive_call: deliveries / calls,
+        bytes_per_receive_call: (after.bytes - before.bytes) as f64 / calls,
+    };
+    Report::new("fanout", plan.target.url.to_string(), figures, usage, void, notes)
+}

@@ -1,0 +1,292 @@
+//! The thread that publishes: keeps to the schedule, whatever the subscribers' threads are busy with.
+//!
+//! Message `n` of the run goes to publisher `n` modulo their number. A publisher whose socket is full owes its
+//! messages: in the open loop they stay due when they were due, and go out as soon as the server reads on.
+
+use std::io::{self, Write};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+
+use super::Shared;
+use crate::failure::Failure;
+use crate::harness::PATIENCE;
+use crate::poller::{Handler, Opened, Poller, Received, receive};
+use crate::report::{Latencies, latencies};
+use crate::schedule::{Schedule, Timer};
+use crate::stamp::{Stamp, nanos};
+use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
+
+/// Bytes framed ahead of what the socket has taken. Frames carry the time of sending, so few may wait.
+const OUT_BYTES_MAX: usize = 64 * 1024;
+
+/// What the publishing thread found out.
+pub(super) struct Outcome {
+    /// Messages published in all, warm-up included.
+    pub(super) published: u64,
+    /// Messages due by the end that the server's back-pressure kept from being sent.
+    pub(super) unsent: u64,
+    /// Messages whose last receipt was not waited for any longer.
+    pub(super) given_up: u64,
+    /// Messages that a publisher's connection received.
+    pub(super) received: u64,
+    /// How the server closed a publisher's connection.
+    pub(super) closed_how: Option<String>,
+    /// Nothing was received for `--drain-timeout`, though messages were under way.
+    pub(super) stalled: bool,
+    /// Time of sending minus due time, per message of the measurement.
+    pub(super) late: Latencies,
+}
+
+/// Runs until the run is stopped.
+pub(super) fn run(shared: &Shared) -> Result<Outcome, Failure> {
+    let plan = &shared.plan;
+    plan.args.common.pin_thread(plan.threads)?;
+    shared.watch.enrol("publish");
+    let mut poller = Poller::new(shared.target.clone())?;
+    shared.completion.set_waker(poller.waker()?);
+    let mut timer = Timer::new().map_err(Failure::system("cannot create a timer"))?;
+    poller.wake_on(&mut timer)?;
+    let mut desk = Desk {
+        shared,
+        publishers: (0..plan.publishers).map(|_| Publisher::default()).collect(),
+        opened: 0,
+        buffer: vec![0; 16 * 1024],
+        start_ns: 0,
+        outcome: Outcome {
+            published: 0,
+            unsent: 0,
+            given_up: 0,
+            received: 0,
+            closed_how: None,
+            stalled: false,
+            late: latencies(),
+        },
+    };
+    desk.open_all(&mut poller)?;
+    desk.publish(&mut poller, &timer)?;
+    while !shared.control.stopped() {
+        poller.turn(&mut desk, PATIENCE)?;
+    }
+    Ok(desk.outcome)
+}
+
+/// All publishers.
+struct Desk<'a> {
+    shared: &'a Shared,
+    publishers: Vec<Publisher>,
+    opened: usize,
+    buffer: Vec<u8>,
+    start_ns: u64,
+    outcome: Outcome,
+}
+
+/// One publishing connection.
+#[derive(Default)]
+struct Publisher {
+    stream: Option<TcpStream>,
+    walker: Walker,
+    /// Frames, of which `sent` bytes are with the kernel.
+    out: Vec<u8>,
+    sent: usize,
+    sequence: u32,
+    /// Messages released to it that are not framed yet.
+    owed: u64,
+}
+
+impl Desk<'_> {
+    fn open_all(&mut self, poller: &mut Poller) -> Result<(), Failure> {
+        let plan = &self.shared.plan;
+        let mut ramp = plan.args.common.ramp(1);
+        let mut dialled = 0;
+        while self.opened < plan.publishers && !self.shared.control.stopped() {
+            while dialled < plan.publishers && ramp.allowed(poller.dialling()) > 0 {
+                let topic = plan.topic_of_publisher(dialled);
+                poller.dial(dialled, &plan.request_target(topic, &plan.args.publisher_query))?;
+                ramp.count();
+                dialled += 1;
+            }
+            poller.turn(self, Duration::from_millis(1))?;
+        }
+        self.shared.control.ready();
+        while self.shared.start_ns.load(Ordering::Acquire) == 0 && !self.shared.control.stopped() {
+            poller.turn(self, Duration::from_millis(1))?;
+        }
+        Ok(())
+    }
+
+    /// Releases messages as the schedule says, until the measurement is over or nothing moves any more.
+    fn publish(&mut self, poller: &mut Poller, timer: &Timer) -> Result<(), Failure> {
+        let (shared, plan) = (self.shared, &self.shared.plan);
+        self.start_ns = shared.start_ns.load(Ordering::Acquire);
+        let until_ns = shared.until_ns.load(Ordering::Acquire);
+        let stall_ns = nanos(plan.args.drain_timeout);
+        let mut released = 0;
+        let (mut progress, mut progress_ns) = (0, self.start_ns);
+        while !shared.control.stopped() {
+            shared.completion.woken();
+            let now_ns = shared.clock.now();
+            if now_ns >= until_ns {
+                break;
+            }
+            if now_ns >= self.start_ns {
+                let target = plan.schedule.released(now_ns - self.start_ns, shared.completion.done());
+                for n in released..target {
+                    self.publishers[(n % plan.publishers as u64) as usize].owed += 1;
+                }
+                for n in released..target.min(released + plan.publishers as u64) {
+                    self.pump((n % plan.publishers as u64) as usize);
+                }
+                released = target.max(released);
+            }
+            let received = shared.received();
+            if received != progress {
+                (progress, progress_ns) = (received, now_ns);
+            } else if matches!(plan.schedule, Schedule::Closed { .. }) && now_ns > progress_ns + stall_ns {
+                self.outcome.stalled = true;
+                break;
+            }
+            if let Some(due_ns) = plan.schedule.due_ns(released) {
+                let after_ns = (self.start_ns + due_ns).saturating_sub(shared.clock.now());
+                timer.set(Duration::from_nanos(after_ns)).map_err(Failure::system("cannot set a timer"))?;
+            }
+            let left = Duration::from_nanos(until_ns - now_ns);
+            poller.turn(self, left.min(PATIENCE))?;
+        }
+        for publisher in &mut self.publishers {
+            self.outcome.unsent += std::mem::take(&mut publisher.owed);
+        }
+        if matches!(plan.schedule, Schedule::Closed { .. }) {
+            // Nothing is due in a closed loop.
+            self.outcome.unsent = 0;
+        }
+        shared.publishing_over.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Frames what publisher `index` owes and writes as much as its socket takes.
+    fn pump(&mut self, index: usize) {
+        let plan = &self.shared.plan;
+        if self.publishers[index].stream.is_none() {
+            self.publishers[index].owed = 0;
+            return;
+        }
+        loop {
+            while self.publishers[index].owed > 0 && self.publishers[index].out.len() < OUT_BYTES_MAX {
+                self.frame(index);
+            }
+            let publisher = &mut self.publishers[index];
+            let Some(stream) = &mut publisher.stream else { return };
+            if publisher.out.is_empty() {
+                return;
+            }
+            match stream.write(&publisher.out[publisher.sent..]) {
+                Ok(len) => publisher.sent += len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.end(index, error.to_string()),
+            }
+            if publisher.sent == publisher.out.len() {
+                publisher.out.clear();
+                publisher.sent = 0;
+                // A burst of large messages must not pin its memory for the rest of the run.
+                publisher.out.shrink_to(OUT_BYTES_MAX + 2 * plan.args.payload_bytes as usize);
+            }
+        }
+    }
+
+    /// Frames one message of publisher `index`.
+    fn frame(&mut self, index: usize) {
+        let (shared, plan) = (self.shared, &self.shared.plan);
+        let publisher = &mut self.publishers[index];
+        let sequence = publisher.sequence;
+        let now_ns = shared.clock.now();
+        let n = u64::from(sequence) * plan.publishers as u64 + index as u64;
+        let due_ns = plan.schedule.due_ns(n).map_or(now_ns, |due_ns| self.start_ns + due_ns);
+        let late_ns = now_ns.saturating_sub(due_ns);
+        let late_us = u32::try_from(late_ns / 1000).unwrap_or(u32::MAX);
+        let stamp = Stamp { due_ns, publisher: index as u16, sequence, late_us };
+        if shared.measured(due_ns) {
+            self.outcome.late.saturating_record(late_ns.max(1));
+        }
+        let shares = plan.shares[plan.topic_of_publisher(index)];
+        if !shared.completion.begin(index, sequence, shares) {
+            self.outcome.given_up += 1;
+        }
+        shared.published[index].store(sequence + 1, Ordering::Release);
+        publisher.sequence += 1;
+        publisher.owed -= 1;
+        self.outcome.published += 1;
+        let rest = shared.pattern.rest(stamp.publisher, sequence);
+        let key = fastrand::u32(..).to_ne_bytes();
+        append_frame(&mut publisher.out, Opcode::Binary, key, &[&stamp.encode(), rest]);
+    }
+
+    #[cold]
+    fn end(&mut self, index: usize, how: String) {
+        self.publishers[index].stream = None;
+        self.outcome.closed_how.get_or_insert(how);
+    }
+
+    fn walk(&mut self, index: usize, bytes: &[u8]) {
+        let publisher = &mut self.publishers[index];
+        let mut sink =
+            Replies { out: &mut publisher.out, received: &mut self.outcome.received, closed: None };
+        let walked = publisher.walker.feed(bytes, &mut sink);
+        let closed = sink.closed.or(walked.err().map(|v| format!("the server broke the protocol: {v}")));
+        if let Some(how) = closed {
+            self.end(index, how);
+        }
+    }
+}
+
+impl Handler for Desk<'_> {
+    fn opened(&mut self, token: usize, opened: Opened) -> Result<(), Failure> {
+        self.opened += 1;
+        self.publishers[token].stream = Some(opened.stream);
+        self.walk(token, &opened.rest);
+        self.ready(token)
+    }
+
+    fn ready(&mut self, token: usize) -> Result<(), Failure> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while let Some(stream) = &mut self.publishers[token].stream {
+            match receive(stream, &mut buffer) {
+                Received::Bytes { len, more } => {
+                    self.walk(token, &buffer[..len]);
+                    if !more {
+                        break;
+                    }
+                }
+                Received::WouldBlock => break,
+                Received::End(how) => self.end(token, how),
+            }
+        }
+        self.buffer = buffer;
+        self.pump(token);
+        Ok(())
+    }
+}
+
+/// What comes in on a publisher's connection: pings, and messages that it did not ask for.
+struct Replies<'a> {
+    out: &'a mut Vec<u8>,
+    received: &'a mut u64,
+    closed: Option<String>,
+}
+
+impl Sink for Replies<'_> {
+    fn data(&mut self, _at: u64, _bytes: &[u8], end: bool) {
+        *self.received += u64::from(end);
+    }
+
+    fn control(&mut self, opcode: Opcode, payload: &[u8]) {
+        match opcode {
+            // Whole frames only are in the buffer, so a pong may go behind them.
+            Opcode::Ping => append_frame(self.out, Opcode::Pong, fastrand::u32(..).to_ne_bytes(), &[payload]),
+            Opcode::Close => self.closed = Some(close_text(payload)),
+            Opcode::Binary | Opcode::Pong => {}
+        }
+    }
+}

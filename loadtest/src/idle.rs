@@ -1,0 +1,339 @@
+//! `idle`: holds connections open, answers pings, and reads what they cost the server in memory and CPU.
+//!
+//! The memory of one connection is a slope between two numbers of connections: what the server has anyway, and
+//! what it allocates once, cancels out.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use serde::Serialize;
+
+use crate::cli::IdleArgs;
+use crate::client::Target;
+use crate::failure::Failure;
+use crate::harness::{Control, PATIENCE, Progress};
+use crate::poller::{Handler, Opened, Poller, Received, receive};
+use crate::proc::ensure_files;
+use crate::report::{Figures, Report, Usage, Verdict, Watch, bytes};
+use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
+
+/// What all threads of a run see.
+struct Shared {
+    args: IdleArgs,
+    target: Target,
+    threads: usize,
+    control: Control,
+    watch: Watch,
+    /// Connections to hold now, all threads together.
+    goal: AtomicU64,
+    opened: AtomicU64,
+    pings: AtomicU64,
+    messages: AtomicU64,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &IdleArgs) -> Result<Verdict, Failure> {
+    if !args.steps.is_sorted_by(|a, b| a < b) || args.steps.first() == Some(&0) {
+        return Err(Failure::Usage("--steps must rise, from at least 1: for example 5000,15000".into()));
+    }
+    let last_step = args.steps.last().copied();
+    let connections = args.connections.or(last_step).unwrap_or(1000);
+    if Some(connections) < last_step {
+        return Err(Failure::Usage(format!("--connections {connections} is less than the last of --steps")));
+    }
+    ensure_files(connections as usize)?;
+    let threads = args.common.threads(connections as usize);
+    let shared = &Shared {
+        target: args.common.target()?,
+        threads,
+        control: Control::default(),
+        watch: Watch::new(args.common.server_pid)?,
+        goal: AtomicU64::new(0),
+        opened: AtomicU64::new(0),
+        pings: AtomicU64::new(0),
+        messages: AtomicU64::new(0),
+        args: args.clone(),
+    };
+    let (measured, outcomes) = std::thread::scope(|scope| {
+        let holding: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || shared.control.guard(hold(shared, thread))))
+            .collect();
+        let measured = shared.control.guard(phases(shared, u64::from(connections)));
+        shared.control.stop();
+        let outcomes: Option<Vec<_>> =
+            holding.into_iter().map(|thread| thread.join().expect("a holding thread panicked")).collect();
+        (measured, outcomes)
+    });
+    shared.control.outcome()?;
+    let (Some(measured), Some(outcomes)) = (measured, outcomes) else {
+        unreachable!("a thread that ends without an outcome leaves a failure");
+    };
+    report(shared, connections, measured, &outcomes).print(args.common.json)
+}
+
+/// What the main thread measured.
+struct Measured {
+    usage: Usage,
+    steps: Vec<Step>,
+    pings: u64,
+}
+
+/// The server's memory with some number of connections.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Step {
+    connections: u64,
+    server_rss_anon_bytes: u64,
+}
+
+fn phases(shared: &Shared, connections: u64) -> Result<Measured, Failure> {
+    let (args, control, progress) = (&shared.args, &shared.control, Progress::new());
+    let mut steps = Vec::new();
+    let read = |connections| -> Result<Option<Step>, Failure> {
+        let server = shared.watch.server()?;
+        Ok(server.map(|server| Step { connections, server_rss_anon_bytes: server.rss_anon_bytes }))
+    };
+    steps.extend(read(0)?);
+    let mut goals: Vec<u64> = args.steps.iter().map(|step| u64::from(*step)).collect();
+    if goals.last() != Some(&connections) {
+        goals.push(connections);
+    }
+    for goal in goals {
+        shared.goal.store(goal, Ordering::Release);
+        progress.phase("connect", goal);
+        progress.wait(control, None, || {
+            let opened = shared.opened.load(Ordering::Acquire);
+            (opened < goal).then(|| (opened, format!("{opened} of {goal} connections")))
+        });
+        progress.wait_for(control, "settle", args.settle, |_| format!("{goal} connections"));
+        if control.stopped() {
+            break;
+        }
+        steps.extend(read(goal)?);
+    }
+    let pings = || shared.pings.load(Ordering::Relaxed);
+    let (sample, before) = (shared.watch.sample()?, pings());
+    progress.wait_for(control, "hold", args.duration, |_| format!("{} pings answered", pings()));
+    let (end_sample, after) = (shared.watch.sample()?, pings());
+    Ok(Measured { usage: shared.watch.between(&sample, &end_sample), steps, pings: after - before })
+}
+
+/// Connections that the server closed, and how the first one was.
+#[derive(Default)]
+struct Outcome {
+    closed: u64,
+    closed_how: Option<String>,
+}
+
+/// One thread: opens its share of the goal, however that rises, and holds it until the run is stopped.
+fn hold(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
+    shared.args.common.pin_thread(thread)?;
+    shared.watch.enrol(format!("hold {thread}"));
+    let request_target = shared.target.url.target(None, &shared.args.subscriber_query);
+    let mut poller = Poller::new(shared.target.clone())?;
+    let mut ramp = shared.args.common.ramp(shared.threads);
+    let mut crew =
+        Crew { shared, connections: Vec::new(), buffer: vec![0; 16 * 1024], outcome: Outcome::default() };
+    let mut goal_seen = 0;
+    while !shared.control.stopped() {
+        let goal = shared.goal.load(Ordering::Acquire) as usize;
+        let share = (thread..goal).step_by(shared.threads).count();
+        if goal != goal_seen {
+            // The pause between two steps is no arrears to catch up on.
+            ramp = shared.args.common.ramp(shared.threads);
+            goal_seen = goal;
+        }
+        while crew.connections.len() < share && ramp.allowed(poller.dialling()) > 0 {
+            poller.dial(crew.connections.len(), &request_target)?;
+            crew.connections.push(Connection::default());
+            ramp.count();
+        }
+        let patience = if crew.connections.len() < share { Duration::from_millis(1) } else { PATIENCE };
+        poller.turn(&mut crew, patience)?;
+    }
+    Ok(crew.outcome)
+}
+
+struct Crew<'a> {
+    shared: &'a Shared,
+    connections: Vec<Connection>,
+    buffer: Vec<u8>,
+    outcome: Outcome,
+}
+
+#[derive(Default)]
+struct Connection {
+    stream: Option<TcpStream>,
+    walker: Walker,
+}
+
+impl Handler for Crew<'_> {
+    fn opened(&mut self, token: usize, opened: Opened) -> Result<(), Failure> {
+        self.connections[token].stream = Some(opened.stream);
+        self.walk(token, &opened.rest);
+        self.shared.opened.fetch_add(1, Ordering::Release);
+        self.ready(token)
+    }
+
+    fn ready(&mut self, token: usize) -> Result<(), Failure> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while let Some(stream) = &mut self.connections[token].stream {
+            match receive(stream, &mut buffer) {
+                Received::Bytes { len, more } => {
+                    self.walk(token, &buffer[..len]);
+                    if !more {
+                        break;
+                    }
+                }
+                Received::WouldBlock => break,
+                Received::End(how) => self.end(token, how),
+            }
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+}
+
+impl Crew<'_> {
+    fn walk(&mut self, token: usize, bytes: &[u8]) {
+        let Connection { stream: Some(stream), walker } = &mut self.connections[token] else { return };
+        let mut sink = Replies { out: Vec::new(), pings: 0, messages: 0, closed: None };
+        let walked = walker.feed(bytes, &mut sink);
+        self.shared.pings.fetch_add(sink.pings, Ordering::Relaxed);
+        self.shared.messages.fetch_add(sink.messages, Ordering::Relaxed);
+        let mut closed = sink.closed.or(walked.err().map(|v| format!("the server broke the protocol: {v}")));
+        // Nothing else is ever sent here, so the socket has room for a pong unless it has failed.
+        if let Err(error) = stream.write_all(&sink.out) {
+            closed.get_or_insert(format!("cannot answer a ping: {error}"));
+        }
+        if let Some(how) = closed {
+            self.end(token, how);
+        }
+    }
+
+    #[cold]
+    fn end(&mut self, token: usize, how: String) {
+        self.connections[token].stream = None;
+        self.outcome.closed += 1;
+        self.outcome.closed_how.get_or_insert(how);
+    }
+}
+
+/// What comes in on an idle connection.
+struct Replies {
+    out: Vec<u8>,
+    pings: u64,
+    messages: u64,
+    closed: Option<String>,
+}
+
+impl Sink for Replies {
+    fn data(&mut self, _at: u64, _bytes: &[u8], end: bool) {
+        self.messages += u64::from(end);
+    }
+
+    fn control(&mut self, opcode: Opcode, payload: &[u8]) {
+        match opcode {
+            Opcode::Ping => {
+                self.pings += 1;
+                append_frame(&mut self.out, Opcode::Pong, fastrand::u32(..).to_ne_bytes(), &[payload]);
+            }
+            Opcode::Close => self.closed = Some(close_text(payload)),
+            Opcode::Binary | Opcode::Pong => {}
+        }
+    }
+}
+
+/// The figures of a run.
+#[derive(Debug, Serialize)]
+struct Idle {
+    connections: u32,
+    threads: usize,
+    closed: u64,
+    pings: u64,
+    pings_per_second: f64,
+    messages: u64,
+    steps: Vec<Step>,
+    server_bytes_per_connection: Option<f64>,
+    server_cpu_us_per_connection_second: Option<f64>,
+}
+
+impl Figures for Idle {
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines = vec![
+            ("load", format!("{} idle connections, {} closed", self.connections, self.closed)),
+            ("pings", format!("{} answered, {:.1}/s", self.pings, self.pings_per_second)),
+        ];
+        for step in &self.steps {
+            let text =
+                format!("{} with {} connections", bytes(step.server_rss_anon_bytes as f64), step.connections);
+            lines.push(("server memory", text));
+        }
+        if let Some(slope) = self.server_bytes_per_connection {
+            lines.push(("server memory", format!("{slope:.0} B per connection (slope)")));
+        }
+        if let Some(us) = self.server_cpu_us_per_connection_second {
+            lines.push(("server CPU", format!("{us:.3} µs per connection and second")));
+        }
+        lines
+    }
+}
+
+/// Bytes per connection between the first and the last step that was asked for.
+fn slope(steps: &[Step], first_step: Option<u32>) -> Option<f64> {
+    let first =
+        steps.iter().find(|step| first_step.is_none_or(|first| step.connections >= u64::from(first)))?;
+    let last = steps.last().filter(|last| last.connections > first.connections)?;
+    let grown = last.server_rss_anon_bytes as f64 - first.server_rss_anon_bytes as f64;
+    Some(grown / (last.connections - first.connections) as f64)
+}
+
+fn report(shared: &Shared, connections: u32, measured: Measured, outcomes: &[Outcome]) -> Report<Idle> {
+    let Measured { usage, steps, pings } = measured;
+    let closed = outcomes.iter().map(|outcome| outcome.closed).sum();
+    let mut void = Vec::new();
+    if closed > 0 {
+        let how = outcomes.iter().find_map(|outcome| outcome.closed_how.as_deref());
+        void.push(format!("{closed} connections closed, the first with: {}", how.unwrap_or("unknown")));
+    }
+    let mut notes = Vec::new();
+    let messages = shared.messages.load(Ordering::Relaxed);
+    if messages > 0 {
+        notes.push(format!("{messages} messages were received: the connections were not idle"));
+    }
+    if shared.args.steps.len() < 2 && !steps.is_empty() {
+        notes.push(
+            "the slope begins at 0 connections and includes what the server allocates once: --steps N,M"
+                .into(),
+        );
+    }
+    let first_step = shared.args.steps.first().copied().filter(|first| *first < connections);
+    let figures = Idle {
+        connections,
+        threads: shared.threads,
+        closed,
+        pings,
+        pings_per_second: pings as f64 / usage.seconds,
+        messages,
+        server_bytes_per_connection: slope(&steps, first_step),
+        server_cpu_us_per_connection_second: usage.server_cpu_us_per(f64::from(connections) * usage.seconds),
+        steps,
+    };
+    Report::new("idle", shared.target.url.to_string(), figures, usage, void, notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slopes() {
+        let step = |connections, server_rss_anon_bytes| Step { connections, server_rss_anon_bytes };
+        let steps = [step(0, 1000), step(100, 50_000), step(300, 80_000)];
+        assert_eq!(slope(&steps, Some(100)), Some(150.0));
+        assert_eq!(slope(&steps[..2], None), Some(490.0));
+        assert_eq!(slope(&steps[..1], None), None);
+        assert_eq!(slope(&[], None), None);
+    }
+}

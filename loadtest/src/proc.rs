@@ -1,0 +1,192 @@
+//! What the system says about processes and the machine: CPU time, memory, open-file limit, CPU affinity.
+//!
+//! Linux only (`/proc`). Thread CPU time is not trusted alone: the network's share of the work is charged to
+//! whichever thread is running, so whole-machine busy time is always read beside it.
+
+use std::fs;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::failure::Failure;
+
+/// A process, at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ProcessSample {
+    /// CPU time in user mode of all threads that have been, in seconds.
+    pub(crate) user_seconds: f64,
+    /// CPU time in the kernel, in seconds.
+    pub(crate) system_seconds: f64,
+    /// Resident anonymous memory, in bytes: heap and stacks, not the program file.
+    pub(crate) rss_anon_bytes: u64,
+    /// Times that threads now alive gave up the CPU to wait.
+    pub(crate) voluntary_switches: u64,
+    /// Times that threads now alive were made to give up the CPU.
+    pub(crate) involuntary_switches: u64,
+}
+
+impl ProcessSample {
+    /// Reads process `pid`.
+    pub(crate) fn read(pid: u32) -> Result<Self, Failure> {
+        let fail = |source| Failure::System {
+            what: format!("--server-pid {pid}: cannot read /proc/{pid}: is that process running?"),
+            source,
+        };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(fail)?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(fail)?;
+        let (user_ticks, system_ticks) = cpu_ticks(&stat).unwrap_or_default();
+        let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
+        let mut sample = Self {
+            user_seconds: user_ticks as f64 / ticks_per_second,
+            system_seconds: system_ticks as f64 / ticks_per_second,
+            rss_anon_bytes: status_field(&status, "RssAnon").unwrap_or(0) * 1024,
+            ..Self::default()
+        };
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).map_err(fail)?.flatten() {
+            // A thread that ends just now is no error.
+            let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            sample.voluntary_switches += status_field(&status, "voluntary_ctxt_switches").unwrap_or(0);
+            sample.involuntary_switches += status_field(&status, "nonvoluntary_ctxt_switches").unwrap_or(0);
+        }
+        Ok(sample)
+    }
+}
+
+/// utime and stime of `/proc/PID/stat`. The process name may hold spaces and parentheses: fields count from the
+/// last one.
+fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(11);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// The number of a `Name:  123 kB` line.
+fn status_field(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The whole machine, at one moment; times in clock ticks over all CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct MachineSample {
+    /// Time in which a CPU did something.
+    pub(crate) busy: u64,
+    /// Time that the hypervisor gave to others.
+    pub(crate) steal: u64,
+    /// All time.
+    pub(crate) total: u64,
+}
+
+impl MachineSample {
+    /// Reads `/proc/stat`.
+    pub(crate) fn read() -> Self {
+        fs::read_to_string("/proc/stat").ok().and_then(|text| parse_machine(&text)).unwrap_or_default()
+    }
+}
+
+fn parse_machine(text: &str) -> Option<MachineSample> {
+    let line = text.lines().next()?.strip_prefix("cpu ")?;
+    let ticks: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
+    let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = ticks[..] else { return None };
+    let busy = user + nice + system + irq + softirq;
+    Some(MachineSample { busy, steal, total: busy + steal + idle + iowait })
+}
+
+/// Kernel memory that TCP sockets hold for data, machine-wide, in bytes (`/proc/net/sockstat`).
+pub(crate) fn tcp_memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    tcp_memory_pages(&text).unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+fn tcp_memory_pages(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    let mut fields = line.split_ascii_whitespace();
+    fields.find(|field| *field == "mem")?;
+    fields.next()?.parse().ok()
+}
+
+/// CPU time of this process, in seconds.
+pub(crate) fn own_cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// CPU time of thread `tid` of this process, in seconds.
+pub(crate) fn own_thread_cpu_seconds(tid: i32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).unwrap_or_default();
+    let nanos = text.split_ascii_whitespace().next().and_then(|field| field.parse::<u64>().ok());
+    nanos.unwrap_or(0) as f64 / 1e9
+}
+
+/// Files that the process needs beside its connections: standard streams, epoll, timers, `/proc`.
+const SPARE_FILES: u64 = 64;
+
+/// Raises the soft limit on open files to the hard one and checks that `connections` fit.
+pub(crate) fn ensure_files(connections: usize) -> Result<(), Failure> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let mut limit = current;
+    if maximum != current && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
+        limit = maximum;
+    }
+    let needed = connections as u64 + SPARE_FILES;
+    match limit {
+        Some(limit) if needed > limit => Err(Failure::FileLimit { connections, needed, limit }),
+        _ => Ok(()),
+    }
+}
+
+/// Binds the calling thread to one CPU.
+pub(crate) fn pin(cpu: usize) -> Result<(), Failure> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    let pinned = sched_setaffinity(None, &set);
+    pinned.map_err(|error| Failure::system(format!("--pin: cannot run on CPU {cpu}"))(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_of_an_oddly_named_process() {
+        let stat = "42 (a) b (c) R 1 2 3 4 5 6 7 8 9 10 1234 567 0 0 20";
+        assert_eq!(cpu_ticks(stat), Some((1234, 567)));
+        assert_eq!(cpu_ticks("nonsense"), None);
+    }
+
+    #[test]
+    fn status_lines() {
+        let status =
+            "Name:\tx\nRssAnon:\t    1234 kB\nvoluntary_ctxt_switches:\t9\nnonvoluntary_ctxt_switches:\t5\n";
+        assert_eq!(status_field(status, "RssAnon"), Some(1234));
+        assert_eq!(status_field(status, "voluntary_ctxt_switches"), Some(9));
+        assert_eq!(status_field(status, "nonvoluntary_ctxt_switches"), Some(5));
+        assert_eq!(status_field(status, "Rss"), None);
+    }
+
+    #[test]
+    fn machine_lines() {
+        let stat = "cpu  10 1 20 100 5 2 3 7 0 0\ncpu0 …\n";
+        assert_eq!(parse_machine(stat), Some(MachineSample { busy: 36, steal: 7, total: 148 }));
+        assert_eq!(parse_machine("cpu 1 2"), None);
+        assert_eq!(
+            tcp_memory_pages("sockets: used 11\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 158\n"),
+            Some(158)
+        );
+    }
+
+    #[test]
+    fn this_process_is_readable() {
+        let sample = ProcessSample::read(std::process::id()).unwrap();
+        assert!(sample.rss_anon_bytes > 0 && sample.voluntary_switches + sample.involuntary_switches > 0);
+        assert!(own_cpu_seconds() > 0.0);
+        let error = ProcessSample::read(u32::MAX).unwrap_err().to_string();
+        assert!(error.contains("--server-pid"), "{error}");
+    }
+
+    #[test]
+    fn too_many_connections_say_what_to_do() {
+        let error = ensure_files(1 << 40).unwrap_err().to_string();
+        assert!(error.contains("ulimit") && error.contains("open files"), "{error}");
+    }
+}

@@ -1,0 +1,424 @@
+//! What a run has to say: figures, whether they count, and the use of CPU beside them.
+//!
+//! Owns the shape of the JSON (`loadtest/README.md` documents it) and the text for people. A scenario supplies
+//! its own figures as a [`Figures`]; everything else is the same for all.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::proc::{self, MachineSample, ProcessSample};
+
+/// A histogram of nanoseconds.
+pub(crate) type Latencies = Histogram<u64>;
+
+/// An empty histogram: 1 ns to 100 s, three digits.
+pub(crate) fn latencies() -> Latencies {
+    Histogram::new_with_bounds(1, 100_000_000_000, 3)
+        .expect("the bounds are in the range that the crate allows")
+}
+
+/// Adds up the threads' histograms.
+pub(crate) fn merge<'a>(parts: impl Iterator<Item = &'a Latencies>) -> Latencies {
+    let mut sum = latencies();
+    for part in parts {
+        sum.add(part).expect("all histograms have the same bounds");
+    }
+    sum
+}
+
+/// A distribution of times, in microseconds.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Distribution {
+    count: u64,
+    mean: f64,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    p999: f64,
+    max: f64,
+}
+
+impl Distribution {
+    /// Reads the quantiles of a histogram of nanoseconds.
+    pub(crate) fn of(histogram: &Latencies) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        Self {
+            count: histogram.len(),
+            mean: histogram.mean() / 1000.0,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max() as f64 / 1000.0,
+        }
+    }
+
+    /// One line for people.
+    pub(crate) fn text(&self) -> String {
+        if self.count == 0 {
+            return "nothing measured".into();
+        }
+        format!(
+            "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
+            micros(self.p50),
+            micros(self.p90),
+            micros(self.p99),
+            micros(self.p999),
+            micros(self.max)
+        )
+    }
+}
+
+/// The figures of one scenario.
+pub(crate) trait Figures: Serialize {
+    /// Lines for people: label and value.
+    fn lines(&self) -> Vec<(&'static str, String)>;
+}
+
+/// Whether the figures count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// Every message was accounted for.
+    Valid,
+    /// They do not: `void_because` says why.
+    Void,
+}
+
+/// All that is printed.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report<F> {
+    /// Name of the subcommand.
+    pub(crate) command: &'static str,
+    /// As given by `--url`.
+    pub(crate) url: String,
+    /// Whether the figures count.
+    pub(crate) verdict: Verdict,
+    /// Why they do not; empty if they do.
+    pub(crate) void_because: Vec<String>,
+    /// What a reader of the figures must know.
+    pub(crate) notes: Vec<String>,
+    /// Length of the measurement, in seconds.
+    pub(crate) seconds: f64,
+    /// The scenario's own.
+    pub(crate) figures: F,
+    /// What the server used, if `--server-pid` was given.
+    pub(crate) server: Option<ServerUse>,
+    /// What this process used.
+    pub(crate) generator: GeneratorUse,
+    /// What the whole machine did.
+    pub(crate) machine: MachineUse,
+}
+
+impl<F: Figures> Report<F> {
+    /// Joins figures with the use of CPU; void if `void_because` has reasons.
+    pub(crate) fn new(
+        command: &'static str,
+        url: String,
+        figures: F,
+        usage: Usage,
+        void_because: Vec<String>,
+        mut notes: Vec<String>,
+    ) -> Self {
+        if usage.generator.busy {
+            notes.push(
+                "generator busy: the rate is a lower bound; server CPU per unit of work still counts".into(),
+            );
+        }
+        if usage.machine.steal > 0.01 {
+            notes.push(format!(
+                "the hypervisor took {} of the machine: measure again",
+                percent(usage.machine.steal)
+            ));
+        }
+        Self {
+            command,
+            url,
+            verdict: if void_because.is_empty() { Verdict::Valid } else { Verdict::Void },
+            void_because,
+            notes,
+            seconds: usage.seconds,
+            figures,
+            server: usage.server,
+            generator: usage.generator,
+            machine: usage.machine,
+        }
+    }
+
+    /// Prints it: with `json`, the object to standard output and the text to standard error; else only the text.
+    pub(crate) fn print(&self, json: bool) -> Result<Verdict, Failure> {
+        let text = self.text();
+        let printed = if json {
+            let object = serde_json::to_string(self).expect("strings, numbers and lists always make JSON");
+            io::stderr().write_all(text.as_bytes()).and_then(|()| writeln!(io::stdout(), "{object}"))
+        } else {
+            io::stdout().write_all(text.as_bytes())
+        };
+        printed.map_err(Failure::system("cannot print the report"))?;
+        Ok(self.verdict)
+    }
+
+    fn text(&self) -> String {
+        let mut lines =
+            vec![("measured", format!("{} on {} for {:.1} s", self.command, self.url, self.seconds))];
+        lines.extend(self.figures.lines());
+        if let Some(server) = &self.server {
+            lines.push((
+                "server",
+                format!(
+                    "{:.2} cores ({:.2} user, {:.2} system), {} anonymous memory, {} switches/s",
+                    server.cores,
+                    server.user_seconds / self.seconds,
+                    server.system_seconds / self.seconds,
+                    bytes(server.rss_anon_bytes as f64),
+                    quantity((server.voluntary_switches + server.involuntary_switches) as f64 / self.seconds),
+                ),
+            ));
+        }
+        let threads: Vec<String> = self
+            .generator
+            .threads
+            .iter()
+            .map(|thread| format!("{} {}", thread.name, percent(thread.busy)))
+            .collect();
+        lines.push(("generator", format!("{:.2} cores: {}", self.generator.cores, threads.join(", "))));
+        lines.push((
+            "machine",
+            format!(
+                "{} of {} CPUs busy, {} TCP memory",
+                percent(self.machine.busy),
+                self.machine.cpus,
+                bytes(self.machine.tcp_memory_bytes as f64)
+            ),
+        ));
+        lines.extend(self.notes.iter().map(|note| ("note", note.clone())));
+        match self.verdict {
+            Verdict::Valid => lines.push(("verdict", "valid".into())),
+            Verdict::Void => lines.push(("verdict", format!("VOID: {}", self.void_because.join("; ")))),
+        }
+        lines.iter().map(|(label, value)| format!("{label:>16}  {value}\n")).collect()
+    }
+}
+
+/// What the server used during the measurement.
+#[derive(Debug, Serialize)]
+pub(crate) struct ServerUse {
+    pid: u32,
+    /// User and system time of all its threads.
+    pub(crate) cpu_seconds: f64,
+    user_seconds: f64,
+    system_seconds: f64,
+    cores: f64,
+    rss_anon_bytes: u64,
+    voluntary_switches: u64,
+    involuntary_switches: u64,
+}
+
+/// What this process used during the measurement.
+#[derive(Debug, Serialize)]
+pub(crate) struct GeneratorUse {
+    cpu_seconds: f64,
+    cores: f64,
+    threads: Vec<ThreadUse>,
+    /// A thread ran more than 90 % of the time, or the machine was more than 97 % busy.
+    busy: bool,
+}
+
+/// One thread of this process.
+#[derive(Debug, Serialize)]
+pub(crate) struct ThreadUse {
+    name: String,
+    /// Share of the time that it ran, 0 to 1.
+    busy: f64,
+}
+
+/// What the whole machine did during the measurement.
+#[derive(Debug, Serialize)]
+pub(crate) struct MachineUse {
+    cpus: usize,
+    /// Share of all CPUs' time, 0 to 1.
+    busy: f64,
+    /// Share that the hypervisor gave to others, 0 to 1.
+    steal: f64,
+    /// Kernel memory that TCP sockets held for data at the end of the measurement.
+    tcp_memory_bytes: u64,
+}
+
+/// Use of CPU and memory between two [`Sample`]s.
+#[derive(Debug)]
+pub(crate) struct Usage {
+    /// Between them.
+    pub(crate) seconds: f64,
+    pub(crate) server: Option<ServerUse>,
+    generator: GeneratorUse,
+    machine: MachineUse,
+}
+
+impl Usage {
+    /// Server CPU for each of `work` pieces, in microseconds.
+    pub(crate) fn server_cpu_us_per(&self, work: f64) -> Option<f64> {
+        self.server.as_ref().filter(|_| work > 0.0).map(|server| server.cpu_seconds * 1e6 / work)
+    }
+}
+
+/// Reads what is needed for [`Usage`].
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    server_pid: Option<u32>,
+    threads: Mutex<Vec<(String, i32)>>,
+}
+
+/// One reading.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    at: Instant,
+    server: Option<ProcessSample>,
+    own_cpu_seconds: f64,
+    threads: Vec<(String, f64)>,
+    machine: MachineSample,
+}
+
+impl Watch {
+    /// Watches this process, and the server's if its number is known; fails if that cannot be read.
+    pub(crate) fn new(server_pid: Option<u32>) -> Result<Self, Failure> {
+        let watch = Self { server_pid, threads: Mutex::default() };
+        watch.server()?;
+        Ok(watch)
+    }
+
+    /// Reads the server's process, if its number is known.
+    pub(crate) fn server(&self) -> Result<Option<ProcessSample>, Failure> {
+        self.server_pid.map(ProcessSample::read).transpose()
+    }
+
+    /// Adds the calling thread to the report, under `name`.
+    pub(crate) fn enrol(&self, name: impl Into<String>) {
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        self.threads.lock().expect("no thread panics while it enrols").push((name.into(), tid));
+    }
+
+    /// Reads all now.
+    pub(crate) fn sample(&self) -> Result<Sample, Failure> {
+        let mut threads = self.threads.lock().expect("no thread panics while it enrols").clone();
+        threads.sort();
+        Ok(Sample {
+            at: Instant::now(),
+            server: self.server()?,
+            own_cpu_seconds: proc::own_cpu_seconds(),
+            threads: threads
+                .into_iter()
+                .map(|(name, tid)| (name, proc::own_thread_cpu_seconds(tid)))
+                .collect(),
+            machine: MachineSample::read(),
+        })
+    }
+
+    /// What was used from `a` to `b`.
+    pub(crate) fn between(&self, a: &Sample, b: &Sample) -> Usage {
+        let seconds = (b.at - a.at).as_secs_f64();
+        let server = match (self.server_pid, a.server, b.server) {
+            (Some(pid), Some(a), Some(b)) => {
+                let (user, system) = (b.user_seconds - a.user_seconds, b.system_seconds - a.system_seconds);
+                Some(ServerUse {
+                    pid,
+                    cpu_seconds: user + system,
+                    user_seconds: user,
+                    system_seconds: system,
+                    cores: (user + system) / seconds,
+                    rss_anon_bytes: b.rss_anon_bytes,
+                    voluntary_switches: b.voluntary_switches.saturating_sub(a.voluntary_switches),
+                    involuntary_switches: b.involuntary_switches.saturating_sub(a.involuntary_switches),
+                })
+            }
+            _ => None,
+        };
+        let threads: Vec<ThreadUse> = (b.threads.iter())
+            .map(|(name, seconds_after)| {
+                // A thread that enrolled after the first sample had not run before it.
+                let before =
+                    a.threads.iter().find(|(other, _)| other == name).map_or(0.0, |(_, seconds)| *seconds);
+                ThreadUse { name: name.clone(), busy: (seconds_after - before) / seconds }
+            })
+            .collect();
+        let total = (b.machine.total - a.machine.total).max(1) as f64;
+        let machine = MachineUse {
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            busy: (b.machine.busy - a.machine.busy) as f64 / total,
+            steal: (b.machine.steal - a.machine.steal) as f64 / total,
+            tcp_memory_bytes: proc::tcp_memory_bytes(),
+        };
+        let cpu_seconds = b.own_cpu_seconds - a.own_cpu_seconds;
+        let generator = GeneratorUse {
+            cpu_seconds,
+            cores: cpu_seconds / seconds,
+            busy: machine.busy > 0.97 || threads.iter().any(|thread| thread.busy > 0.9),
+            threads,
+        };
+        Usage { seconds, server, generator, machine }
+    }
+}
+
+/// `12.3 µs`, `1.23 ms`, `4.56 s`.
+pub(crate) fn micros(us: f64) -> String {
+    match us {
+        ..1e3 => format!("{us:.1} µs"),
+        1e3..1e6 => format!("{:.2} ms", us / 1e3),
+        _ => format!("{:.2} s", us / 1e6),
+    }
+}
+
+/// `950`, `12.3 k`, `4.56 M`.
+pub(crate) fn quantity(n: f64) -> String {
+    match n {
+        ..1e4 => format!("{n:.0}"),
+        1e4..1e6 => format!("{:.1} k", n / 1e3),
+        _ => format!("{:.2} M", n / 1e6),
+    }
+}
+
+/// `950 B`, `12.3 KiB`, `4.5 MiB`.
+pub(crate) fn bytes(n: f64) -> String {
+    match n {
+        ..1024.0 => format!("{n:.0} B"),
+        1024.0..1_048_576.0 => format!("{:.1} KiB", n / 1024.0),
+        _ => format!("{:.1} MiB", n / 1_048_576.0),
+    }
+}
+
+/// `12.3 %`.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!([micros(1.0), micros(1234.0), micros(2.5e6)], ["1.0 µs", "1.23 ms", "2.50 s"]);
+        assert_eq!([quantity(950.0), quantity(12_345.0), quantity(4.56e6)], ["950", "12.3 k", "4.56 M"]);
+        assert_eq!([bytes(12.0), bytes(2048.0), bytes(3.0 * 1_048_576.0)], ["12 B", "2.0 KiB", "3.0 MiB"]);
+        assert_eq!(percent(0.1234), "12.3 %");
+    }
+
+    #[test]
+    fn quantiles() {
+        let (mut a, mut b) = (latencies(), latencies());
+        for n in 1..=99 {
+            a.record(n * 1000).unwrap();
+        }
+        b.record(100_000).unwrap();
+        let all = Distribution::of(&merge([&a, &b].into_iter()));
+        assert_eq!(all.count, 100);
+        assert!(
+            (all.p50 - 50.0).abs() < 0.1 && (all.p99 - 99.0).abs() < 0.1 && (all.max - 100.0).abs() < 0.1
+        );
+        assert_eq!(Distribution::of(&latencies()).text(), "nothing measured");
+    }
+}

@@ -1,0 +1,146 @@
+//! A small WebSocket server for the tests, on the crate tungstenite: none of its code is the tool's own.
+//!
+//! `/echo` echoes; every other path is a topic: with `mode=pub` in the query a connection publishes, otherwise it
+//! subscribes. One [`Fault`] may be ordered; it befalls one subscriber once, at its 20th message.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tungstenite::{Message, WebSocket, accept_hdr};
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// A message is not delivered.
+    Drop,
+    /// A message is delivered twice.
+    Repeat,
+    /// Two messages change places.
+    Swap,
+    /// A byte behind the stamp is changed.
+    Damage,
+    /// The subscriber is closed.
+    Close,
+    /// The upgrade is answered with 503.
+    Refuse,
+    /// The connection is accepted, and nothing is ever said.
+    Silence,
+}
+
+/// The message at which the fault happens.
+const FAULTY: usize = 20;
+
+struct Subscriber {
+    socket: WebSocket<TcpStream>,
+    sent: usize,
+    held: Option<Message>,
+}
+
+type Topics = Arc<Mutex<HashMap<String, Vec<Subscriber>>>>;
+
+/// Starts a server that lives as long as the test.
+pub(crate) fn start(fault: Fault) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let topics = Topics::default();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, topics) = (stream.unwrap(), topics.clone());
+            thread::spawn(move || {
+                if fault == Fault::Silence {
+                    thread::sleep(Duration::from_secs(30));
+                }
+                // A client that resets its connection ends its thread, as it should.
+                let _ = serve(stream, &topics, fault);
+            });
+        }
+    });
+    address
+}
+
+fn serve(stream: TcpStream, topics: &Topics, fault: Fault) -> tungstenite::Result<()> {
+    stream.set_nodelay(true)?;
+    let (mut path, mut query) = (String::new(), String::new());
+    #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
+    let on_request = |request: &Request, response: Response| {
+        path = request.uri().path().into();
+        query = request.uri().query().unwrap_or("").into();
+        match fault {
+            Fault::Refuse => {
+                let mut refusal = ErrorResponse::new(None);
+                *refusal.status_mut() = 503.try_into().unwrap();
+                Err(refusal)
+            }
+            _ => Ok(response),
+        }
+    };
+    let Ok(mut socket) = accept_hdr(stream, on_request) else { return Ok(()) };
+    if path == "/echo" {
+        let mut count = 0;
+        loop {
+            let mut message = socket.read()?;
+            if message.is_binary() {
+                count += 1;
+                if fault == Fault::Damage && count == FAULTY {
+                    message = damaged(message);
+                }
+                socket.send(message)?;
+            }
+        }
+    }
+    if !query.split('&').any(|pair| pair == "mode=pub") {
+        // Subscribers get a ping first: an unanswered one would show as a read error nowhere, but a wrong frame
+        // from the client would.
+        socket.send(Message::Ping("are you there".into()))?;
+        assert_eq!(socket.read()?, Message::Pong("are you there".into()));
+        topics.lock().unwrap().entry(path).or_default().push(Subscriber { socket, sent: 0, held: None });
+        return Ok(());
+    }
+    loop {
+        let message = socket.read()?;
+        if message.is_close() {
+            // The closing handshake: the next read writes the answer.
+            let _ = socket.read();
+            return Ok(());
+        }
+        if !message.is_binary() {
+            continue;
+        }
+        let mut topics = topics.lock().unwrap();
+        for (index, subscriber) in topics.get_mut(&path).into_iter().flatten().enumerate() {
+            subscriber.sent += 1;
+            let fault = if index == 0 && subscriber.sent == FAULTY { fault } else { Fault::None };
+            // A subscriber that has gone is the publisher's no concern.
+            let _ = deliver(subscriber, message.clone(), fault);
+        }
+    }
+}
+
+fn deliver(subscriber: &mut Subscriber, message: Message, fault: Fault) -> tungstenite::Result<()> {
+    let held = subscriber.held.take();
+    let socket = &mut subscriber.socket;
+    match fault {
+        Fault::Drop => {}
+        Fault::Swap => subscriber.held = Some(message),
+        Fault::Repeat => {
+            socket.send(message.clone())?;
+            socket.send(message)?;
+        }
+        Fault::Damage => socket.send(damaged(message))?,
+        Fault::Close => socket.close(None)?,
+        Fault::None | Fault::Refuse | Fault::Silence => socket.send(message)?,
+    }
+    held.map_or(Ok(()), |held| socket.send(held))
+}
+
+fn damaged(message: Message) -> Message {
+    let mut bytes = message.into_data().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    Message::Binary(bytes.into())
+}
