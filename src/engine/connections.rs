@@ -62,6 +62,8 @@ pub enum Flag {
     Slow = 1 << 9,
     /// The socket refused bytes, and has not taken all that it was given since.
     Stalled = 1 << 10,
+    /// A send of it was queued and its outcome is not known.
+    InFlight = 1 << 11,
 }
 
 /// What a visit reads: 16 bytes.

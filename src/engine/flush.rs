@@ -74,6 +74,9 @@ impl<D: Driver> Worker<D> {
 
     /// Sends the connection's own queue. True if nothing of it is left and the socket may take more.
     pub(super) fn flush_own(&mut self, slot: u32) -> bool {
+        if self.connections.hot(slot).is(Flag::InFlight) {
+            self.settle_in_flight();
+        }
         loop {
             let hot = self.connections.hot(slot);
             if hot.is(Flag::Blocked) {

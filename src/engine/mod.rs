@@ -36,6 +36,8 @@ pub mod shared;
 pub mod stats;
 mod subscribe;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use shared::{Settings, Shared};

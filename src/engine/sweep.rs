@@ -95,6 +95,11 @@ impl<D: Driver> Worker<D> {
             return false;
         }
         let slot = entry.connection;
+        if self.connections.hot(slot).is(Flag::InFlight) {
+            // At most one send of a connection is in flight. Nothing was visited: the seat may have changed.
+            self.settle_in_flight();
+            return false;
+        }
         let hot = self.connections.hot(slot);
         if (hot.outgoing.is_some() && !self.flush_own(slot)) || self.connections.hot(slot).is(Flag::Blocked) {
             // Something else must leave first; when it has, the subscription comes back. The connection may
@@ -192,6 +197,7 @@ impl<D: Driver> Worker<D> {
             Sent::Bytes(bytes) => bytes,
             Sent::Refused => 0,
             Sent::Queued => {
+                self.connections.hot(slot).set(Flag::InFlight);
                 self.in_flight.push(InFlight { slot, subscription: before.subscription, before, asked });
                 self.advance(lane, seat, before, asked);
                 return;
@@ -256,13 +262,15 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Learns the outcome of queued sends.
-    fn settle_in_flight(&mut self) {
+    pub(super) fn settle_in_flight(&mut self) {
         if self.in_flight.is_empty() {
             return;
         }
         let mut outcomes = std::mem::take(&mut self.outcomes);
         self.driver.submit(&mut outcomes);
-        for in_flight in std::mem::take(&mut self.in_flight) {
+        let mut settled = std::mem::take(&mut self.in_flight);
+        for in_flight in settled.drain(..) {
+            self.connections.hot(in_flight.slot).clear(Flag::InFlight);
             let outcome = outcomes.iter().find(|(slot, _)| *slot == in_flight.slot);
             let sent = outcome.map_or(Sent::Bytes(in_flight.asked), |(_, sent)| *sent);
             self.count_send(if let Sent::Bytes(bytes) = sent { bytes } else { 0 }, in_flight.asked);
@@ -287,6 +295,7 @@ impl<D: Driver> Worker<D> {
         }
         outcomes.clear();
         self.outcomes = outcomes;
+        self.in_flight = settled;
     }
 
     /// All swept subscriptions of a lane have what its head was when the lap began.
