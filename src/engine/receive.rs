@@ -18,7 +18,7 @@ use super::{
 use crate::{
     protocol::{
         http::{Refusal, Request, Response, Version, parse_request},
-        ws::{CloseCode, Event, Inbox, OpCode, ProtocolError, control_frame},
+        ws::{CloseCode, Event, Inbox, OpCode, ProtocolError, Reader, control_frame},
     },
     session::{Context, Error, Failure, Handshake, Route, Session},
 };
@@ -92,11 +92,17 @@ impl<D: Driver> Worker<D> {
     fn receive_once(&mut self, slot: u32) -> (Received, usize) {
         self.stats().receives.add(1);
         let warm = self.connections.warm(slot);
+        let before = warm.reader.buffered();
         if let Some(buffer) = warm.reader.direct_buffer() {
             let room = buffer.len();
             let received = self.driver.receive(slot, buffer);
             if let Received::Bytes(bytes) = received {
                 warm.reader.filled(bytes);
+            }
+            // The message's own buffer grows where it is offered.
+            let after = warm.reader.buffered();
+            self.account_assembly(slot, before, after);
+            if let Received::Bytes(bytes) = received {
                 self.heard(slot, bytes);
                 self.feed(slot, Inbox::default());
             }
@@ -209,6 +215,10 @@ impl<D: Driver> Worker<D> {
                 break;
             }
         }
+        if broken.is_some() {
+            // Nothing more can be read. Whatever the session does now, its half message is gone already.
+            reader = Reader::default();
+        }
         let (after, under_way) = (reader.buffered(), reader.message_started());
         let warm = self.connections.warm(slot);
         warm.reader = reader;
@@ -217,10 +227,10 @@ impl<D: Driver> Worker<D> {
             let limit = self.shared.settings.message;
             self.deadlines.arm(slot, self.now, limit);
         }
+        self.account_assembly(slot, before, after);
         if let Some(error) = broken {
             self.protocol_broken(slot, error);
         }
-        self.account_assembly(slot, before, after);
     }
 
     fn event(&mut self, slot: u32, event: Event<'_>) {
@@ -284,7 +294,7 @@ impl<D: Driver> Worker<D> {
             );
             if self.connections.phase(slot) == Phase::Closing {
                 self.release_assembly(after);
-                self.connections.warm(slot).reader = crate::protocol::ws::Reader::default();
+                self.connections.warm(slot).reader = Reader::default();
                 self.finish(slot);
             }
         }

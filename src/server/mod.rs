@@ -24,7 +24,10 @@ use crate::{
         driver::{Driver, Epoll, listener},
         stats::Stats,
     },
-    session::{Router, routes::Routes},
+    session::{
+        Router,
+        routes::{MetricsText, Routes},
+    },
 };
 
 type EpollShared = Shared<<Epoll as Driver>::Socket>;
@@ -33,6 +36,7 @@ type EpollShared = Shared<<Epoll as Driver>::Socket>;
 pub struct Server {
     addresses: Vec<SocketAddr>,
     shared: Arc<EpollShared>,
+    metrics: MetricsText,
     workers: Vec<JoinHandle<std::io::Result<()>>>,
 }
 
@@ -54,22 +58,24 @@ impl Server {
     /// # Errors
     /// An address is taken, the machine can't hold what is asked for, or a pattern can't be read.
     pub fn start(config: &Config) -> Result<Server, StartError> {
-        let stats: Arc<Vec<Stats>> = Arc::new((0..config.workers).map(|_| Stats::default()).collect());
-        let topics = Gauge::new(config.max_topics);
-        let logs = Gauge::new(config.log_bytes_max);
-        let metrics = metrics::text(Arc::clone(&stats), Arc::clone(&topics), Arc::clone(&logs));
-        let routes =
-            Routes::new(config, metrics).map_err(|error| StartError(format!("--allow-origin: {error}")))?;
-        Server::start_parts(config, Arc::new(routes), stats, topics, logs)
+        let counts = Counts::new(config);
+        let routes = Routes::new(config, counts.metrics())
+            .map_err(|error| StartError(format!("--allow-origin: {error}")))?;
+        Server::start_counted(config, Arc::new(routes), counts)
     }
 
-    fn start_parts(
-        config: &Config,
-        router: Arc<dyn Router>,
-        stats: Arc<Vec<Stats>>,
-        topics: Arc<Gauge>,
-        logs: Arc<Gauge>,
-    ) -> Result<Server, StartError> {
+    /// Starts a server with routes of the embedding program. Of `config`, what concerns the server's own
+    /// routes (who may connect, subprotocols, echo) has no effect then.
+    ///
+    /// # Errors
+    /// An address is taken, or the machine can't hold what is asked for.
+    pub fn start_with(config: &Config, router: Arc<dyn Router>) -> Result<Server, StartError> {
+        Server::start_counted(config, router, Counts::new(config))
+    }
+
+    fn start_counted(config: &Config, router: Arc<dyn Router>, counts: Counts) -> Result<Server, StartError> {
+        let metrics = counts.metrics();
+        let Counts { stats, topics, logs } = counts;
         let connections_max = resources::connections_max(config)?;
         let options = listener::Options {
             backlog: config.backlog,
@@ -100,12 +106,17 @@ impl Server {
             });
             workers.push(thread.map_err(|error| StartError(format!("the system gives no thread: {error}")))?);
         }
-        Ok(Server { addresses, shared, workers })
+        Ok(Server { addresses, shared, metrics, workers })
     }
 
     /// Where it listens; with the ports that the system chose.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The text of `/metrics`.
+    pub fn metrics(&self) -> String {
+        (self.metrics)()
     }
 
     /// Begins to stop: no new connections, clients are closed with 1001, spread over the drain timeout.
@@ -138,6 +149,27 @@ struct DrainOnExit(Arc<EpollShared>);
 impl Drop for DrainOnExit {
     fn drop(&mut self) {
         self.0.drain();
+    }
+}
+
+/// What is counted: by the workers, and for the bounds of the whole process.
+struct Counts {
+    stats: Arc<Vec<Stats>>,
+    topics: Arc<Gauge>,
+    logs: Arc<Gauge>,
+}
+
+impl Counts {
+    fn new(config: &Config) -> Counts {
+        Counts {
+            stats: Arc::new((0..config.workers).map(|_| Stats::default()).collect()),
+            topics: Gauge::new(config.max_topics),
+            logs: Gauge::new(config.log_bytes_max),
+        }
+    }
+
+    fn metrics(&self) -> MetricsText {
+        metrics::text(Arc::clone(&self.stats), Arc::clone(&self.topics), Arc::clone(&self.logs))
     }
 }
 
