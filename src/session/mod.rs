@@ -294,6 +294,19 @@ pub enum Route {
     Refuse(Refusal),
 }
 
+impl Route {
+    /// Upgrades a request to a WebSocket with this session, or refuses it with what it lacks.
+    pub fn upgrade(request: &Request, session: Box<dyn Session>) -> Route {
+        match ws::check_upgrade(request) {
+            Ok(upgrade) => {
+                let response = ws::switching_protocols(&upgrade, None);
+                Route::Upgrade { session, response, subprotocol: None }
+            }
+            Err(refusal) => Route::Refuse(refusal),
+        }
+    }
+}
+
 /// Decides what a request gets. One value serves all workers.
 pub trait Router: Send + Sync {
     /// Routes one request.
