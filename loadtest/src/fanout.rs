@@ -331,11 +331,13 @@ impl Figures for Fanout {
         if let Some(us) = self.server_cpu_us_per_delivery {
             lines.push(("server CPU", format!("{us:.3} µs per delivery")));
         }
+        lines.push(("latency", self.latency_us.text()));
+        if self.rate.is_some() {
+            lines.push(("service latency", self.service_latency_us.text()));
+            lines.push(("published late", self.publish_late_us.text()));
+        }
         lines.extend([
-            ("latency", format!("{}  (from when it was due)", self.latency_us.text())),
-            ("service", format!("{}  (from when it was sent)", self.service_latency_us.text())),
             ("last subscriber", self.last_subscriber_us.text()),
-            ("published late", self.publish_late_us.text()),
             (
                 "receive calls",
                 format!(
@@ -471,7 +473,10 @@ fn report(
         payload_bytes_per_second: deliveries * f64::from(plan.args.payload_bytes) / usage.seconds,
         server_cpu_us_per_delivery: usage.server_cpu_us_per(deliveries),
         latency_us: distribution(|outcome| &outcome.latency),
-        service_latency_us: distribution(|outcome| &outcome.service),
+        service_latency_us: match plan.schedule {
+            Schedule::Open { .. } => distribution(|outcome| &outcome.service),
+            Schedule::Closed { .. } => distribution(|outcome| &outcome.latency),
+        },
         last_subscriber_us: distribution(|outcome| &outcome.last),
         publish_late_us: Distribution::of(late),
         messages_per_receive_call: deliveries / calls,
