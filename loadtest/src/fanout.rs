@@ -38,6 +38,8 @@ struct Plan {
     schedule: Schedule,
     /// Messages per publisher that completion remembers.
     window: usize,
+    /// Publishers of the topic that has most. Kept, since every message received asks for it.
+    publishers_per_topic_max: usize,
     /// Threads that have subscribers of each topic.
     shares: Vec<u32>,
 }
@@ -66,6 +68,7 @@ impl Plan {
             threads,
             schedule,
             window: window(publishers, u64::from(args.outstanding.unwrap_or(1))),
+            publishers_per_topic_max: publishers.div_ceil(topics),
             shares: vec![0; topics],
         };
         for thread in 0..threads {
@@ -93,14 +96,10 @@ impl Plan {
         (topic..self.publishers).step_by(self.topics)
     }
 
-    fn publishers_per_topic_max(&self) -> usize {
-        self.publishers.div_ceil(self.topics)
-    }
-
     /// Where the books of a thread's `index`th subscriber for `publisher` (of its topic) are.
     #[inline]
     fn pair(&self, index: usize, publisher: usize) -> usize {
-        index * self.publishers_per_topic_max() + publisher / self.topics
+        index * self.publishers_per_topic_max + publisher / self.topics
     }
 
     fn request_target(&self, topic: usize, query: &str) -> String {

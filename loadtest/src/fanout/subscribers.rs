@@ -73,7 +73,7 @@ pub(super) fn run(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
         thread,
         subscribers: ids.iter().map(|id| Subscriber::new(plan.topic_of_subscriber(*id), *id)).collect(),
         desk: Desk {
-            ledger: Ledger::new(ids.len() * plan.publishers_per_topic_max()),
+            ledger: Ledger::new(ids.len() * plan.publishers_per_topic_max),
             tally: Tally::new(plan.publishers, plan.window, per_topic),
             outcome: Outcome {
                 totals: Totals::default(),
