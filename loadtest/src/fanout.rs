@@ -38,6 +38,8 @@ struct Plan {
     schedule: Schedule,
     /// Messages per publisher that completion remembers.
     window: usize,
+    /// Publishers of the topic that has most. Kept, since every message received asks for it.
+    publishers_per_topic_max: usize,
     /// Threads that have subscribers of each topic.
     shares: Vec<u32>,
 }
@@ -66,6 +68,7 @@ impl Plan {
             threads,
             schedule,
             window: window(publishers, u64::from(args.outstanding.unwrap_or(1))),
+            publishers_per_topic_max: publishers.div_ceil(topics),
             shares: vec![0; topics],
         };
         for thread in 0..threads {
@@ -93,14 +96,10 @@ impl Plan {
         (topic..self.publishers).step_by(self.topics)
     }
 
-    fn publishers_per_topic_max(&self) -> usize {
-        self.publishers.div_ceil(self.topics)
-    }
-
     /// Where the books of a thread's `index`th subscriber for `publisher` (of its topic) are.
     #[inline]
     fn pair(&self, index: usize, publisher: usize) -> usize {
-        index * self.publishers_per_topic_max() + publisher / self.topics
+        index * self.publishers_per_topic_max + publisher / self.topics
     }
 
     fn request_target(&self, topic: usize, query: &str) -> String {
@@ -331,11 +330,13 @@ impl Figures for Fanout {
         if let Some(us) = self.server_cpu_us_per_delivery {
             lines.push(("server CPU", format!("{us:.3} µs per delivery")));
         }
+        lines.push(("latency", self.latency_us.text()));
+        if self.rate.is_some() {
+            lines.push(("service latency", self.service_latency_us.text()));
+            lines.push(("published late", self.publish_late_us.text()));
+        }
         lines.extend([
-            ("latency", format!("{}  (from when it was due)", self.latency_us.text())),
-            ("service", format!("{}  (from when it was sent)", self.service_latency_us.text())),
             ("last subscriber", self.last_subscriber_us.text()),
-            ("published late", self.publish_late_us.text()),
             (
                 "receive calls",
                 format!(
@@ -471,7 +472,10 @@ fn report(
         payload_bytes_per_second: deliveries * f64::from(plan.args.payload_bytes) / usage.seconds,
         server_cpu_us_per_delivery: usage.server_cpu_us_per(deliveries),
         latency_us: distribution(|outcome| &outcome.latency),
-        service_latency_us: distribution(|outcome| &outcome.service),
+        service_latency_us: match plan.schedule {
+            Schedule::Open { .. } => distribution(|outcome| &outcome.service),
+            Schedule::Closed { .. } => distribution(|outcome| &outcome.latency),
+        },
         last_subscriber_us: distribution(|outcome| &outcome.last),
         publish_late_us: Distribution::of(late),
         messages_per_receive_call: deliveries / calls,

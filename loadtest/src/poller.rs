@@ -206,3 +206,26 @@ pub(crate) fn receive(stream: &mut TcpStream, buffer: &mut [u8]) -> Received {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ramp_without_rate_keeps_its_dials_under_way() {
+        let mut ramp = Ramp::new(0.0, 8);
+        assert_eq!([ramp.allowed(0), ramp.allowed(7), ramp.allowed(9)], [8, 1, 0]);
+    }
+
+    #[test]
+    fn a_ramp_starts_with_one_and_keeps_its_rate() {
+        let mut ramp = Ramp::new(0.001, 8);
+        assert_eq!(ramp.allowed(0), 1);
+        ramp.count();
+        assert_eq!(ramp.allowed(1), 0);
+        let mut brisk = Ramp::new(1e9, 8);
+        brisk.allowed(0);
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(brisk.allowed(3), 5);
+    }
+}

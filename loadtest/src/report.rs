@@ -126,9 +126,10 @@ impl<F: Figures> Report<F> {
         mut notes: Vec<String>,
     ) -> Self {
         if usage.generator.busy {
-            notes.push(
-                "generator busy: the rate is a lower bound; server CPU per unit of work still counts".into(),
-            );
+            notes.push(format!(
+                "{}: the rate is a lower bound; server CPU per unit of work still counts",
+                usage.generator.busy_why(usage.machine.busy)
+            ));
         }
         if usage.machine.steal > 0.01 {
             notes.push(format!(
@@ -219,14 +220,29 @@ pub(crate) struct ServerUse {
     involuntary_switches: u64,
 }
 
+/// Share of the time above which a thread of the generator is a bottleneck.
+const THREAD_BUSY_MAX: f64 = 0.9;
+
+/// Share of the machine above which the generator may not have got the CPU that it wanted.
+const MACHINE_BUSY_MAX: f64 = 0.97;
+
 /// What this process used during the measurement.
 #[derive(Debug, Serialize)]
 pub(crate) struct GeneratorUse {
     cpu_seconds: f64,
     cores: f64,
     threads: Vec<ThreadUse>,
-    /// A thread ran more than 90 % of the time, or the machine was more than 97 % busy.
+    /// The rate is a lower bound: see [`THREAD_BUSY_MAX`] and [`MACHINE_BUSY_MAX`].
     busy: bool,
+}
+
+impl GeneratorUse {
+    fn busy_why(&self, machine_busy: f64) -> String {
+        match self.threads.iter().find(|thread| thread.busy > THREAD_BUSY_MAX) {
+            Some(thread) => format!("generator busy ({} ran {})", thread.name, percent(thread.busy)),
+            None => format!("generator short of CPU (the machine was {} busy)", percent(machine_busy)),
+        }
+    }
 }
 
 /// One thread of this process.
@@ -356,7 +372,8 @@ impl Watch {
         let generator = GeneratorUse {
             cpu_seconds,
             cores: cpu_seconds / seconds,
-            busy: machine.busy > 0.97 || threads.iter().any(|thread| thread.busy > 0.9),
+            busy: machine.busy > MACHINE_BUSY_MAX
+                || threads.iter().any(|thread| thread.busy > THREAD_BUSY_MAX),
             threads,
         };
         Usage { seconds, server, generator, machine }

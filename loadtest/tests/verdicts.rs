@@ -68,7 +68,18 @@ fn open_loop_keeps_its_rate() {
 
 #[test]
 fn topics_have_their_own_subscribers() {
-    let flags = ["--topics", "3", "--publishers", "6", "--outstanding", "12", "--threads", "2"];
+    let flags = [
+        "--topics",
+        "3",
+        "--publishers",
+        "6",
+        "--outstanding",
+        "12",
+        "--threads",
+        "2",
+        "--source-addresses",
+        "3",
+    ];
     let (output, json) = fanout(Fault::None, &flags);
     assert_status(&output, 0);
     assert_eq!(count(&json, "received"), count(&json, "expected"), "{json}");

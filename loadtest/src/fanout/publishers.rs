@@ -116,7 +116,7 @@ impl Desk<'_> {
         Ok(())
     }
 
-    /// Releases messages as the schedule says, until the measurement is over or nothing moves any more.
+    /// Releases messages as the schedule says, until the measurement is over or nothing can move any more.
     fn publish(&mut self, poller: &mut Poller, timer: &Timer) -> Result<(), Failure> {
         let (shared, plan) = (self.shared, &self.shared.plan);
         self.start_ns = shared.start_ns.load(Ordering::Acquire);
@@ -127,7 +127,8 @@ impl Desk<'_> {
         while !shared.control.stopped() {
             shared.completion.woken();
             let now_ns = shared.clock.now();
-            if now_ns >= until_ns {
+            let all_closed = self.publishers.iter().all(|publisher| publisher.stream.is_none());
+            if now_ns >= until_ns || all_closed {
                 break;
             }
             if now_ns >= self.start_ns {

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::harness::PATIENCE;
 use crate::poller::{Handler, Opened, Poller, RECEIVE_BYTES, Received, receive};
 use crate::report::{Latencies, latencies};
+use crate::schedule::Schedule;
 use crate::stamp::{STAMP_BYTES, Stamp};
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
 
@@ -49,7 +50,7 @@ pub(super) struct Outcome {
     pub(super) pings: u64,
     /// Receive time minus due time, per delivery.
     pub(super) latency: Latencies,
-    /// Receive time minus time of sending, per delivery.
+    /// Receive time minus time of sending, per delivery; empty in a closed loop, where that is `latency`.
     pub(super) service: Latencies,
     /// Receive time of the last subscriber minus due time, per message that this thread completed.
     pub(super) last: Latencies,
@@ -72,7 +73,7 @@ pub(super) fn run(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
         thread,
         subscribers: ids.iter().map(|id| Subscriber::new(plan.topic_of_subscriber(*id), *id)).collect(),
         desk: Desk {
-            ledger: Ledger::new(ids.len() * plan.publishers_per_topic_max()),
+            ledger: Ledger::new(ids.len() * plan.publishers_per_topic_max),
             tally: Tally::new(plan.publishers, plan.window, per_topic),
             outcome: Outcome {
                 totals: Totals::default(),
@@ -211,7 +212,9 @@ impl Crew<'_> {
         };
         let Subscriber { stream, walker, link } = &mut self.subscribers[token];
         let now_ns = self.shared.clock.now();
-        let mut sink = Receipt { shared: self.shared, desk: &mut self.desk, link, token, now_ns };
+        let closed_loop = matches!(self.shared.plan.schedule, Schedule::Closed { .. });
+        let mut sink =
+            Receipt { shared: self.shared, desk: &mut self.desk, link, token, now_ns, closed_loop };
         let walked = walker.feed(bytes, &mut sink);
         if self.desk.message_done {
             self.desk.message_done = false;
@@ -272,6 +275,7 @@ struct Receipt<'a> {
     link: &'a mut Link,
     token: usize,
     now_ns: u64,
+    closed_loop: bool,
 }
 
 impl Sink for Receipt<'_> {
@@ -352,7 +356,10 @@ impl Receipt<'_> {
         let latency_ns = self.now_ns.saturating_sub(stamp.due_ns).max(1);
         if measured {
             self.desk.outcome.latency.saturating_record(latency_ns);
-            self.desk.outcome.service.saturating_record(self.now_ns.saturating_sub(stamp.sent_ns()).max(1));
+            if !self.closed_loop {
+                let service_ns = self.now_ns.saturating_sub(stamp.sent_ns()).max(1);
+                self.desk.outcome.service.saturating_record(service_ns);
+            }
         }
         if self.desk.tally.receive(publisher, stamp.sequence)
             && self.shared.completion.share_done(publisher, stamp.sequence)
