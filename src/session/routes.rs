@@ -122,22 +122,29 @@ impl Routes {
     }
 
     /// On the open loopback default only loopback names may be asked for, so that a web page from elsewhere
-    /// whose name was made to point here (DNS rebinding) gets nothing.
+    /// whose name was made to point here (DNS rebinding) gets nothing, and only pages of this machine, or of
+    /// an origin that is allowed, may ask at all.
     fn check_host(&self, request: &Request) -> Result<(), Refusal> {
-        if self.open_loopback && request.header("host").is_some_and(|host| !is_loopback_host(host)) {
+        if !self.open_loopback {
+            return Ok(());
+        }
+        if request.header("host").is_some_and(|host| !is_loopback_host(host)) {
             return Err(Refusal::forbidden(
                 "host",
                 "this server is open to its own machine only: ask for localhost, or start it with --anonymous",
             ));
         }
-        Ok(())
+        match request.header("origin") {
+            Some(origin) if !self.origin_allowed(origin, "") => Err(foreign_origin()),
+            _ => Ok(()),
+        }
     }
 
     fn check_upgrade(&self, request: &Request) -> Result<Upgrade, Refusal> {
         let upgrade = ws::check_upgrade(request)?;
         match &upgrade.origin {
             Some(origin) if !self.origin_allowed(origin, request.header("host").unwrap_or_default()) => {
-                Err(Refusal::forbidden("origin", "pages of this origin may not connect: see --allow-origin"))
+                Err(foreign_origin())
             }
             _ => Ok(upgrade),
         }
@@ -162,6 +169,10 @@ impl Routes {
         let response = ws::switching_protocols(upgrade, subprotocol);
         Route::Upgrade { session, response, subprotocol: subprotocol.map(str::to_owned) }
     }
+}
+
+fn foreign_origin() -> Refusal {
+    Refusal::forbidden("origin", "pages of this origin may not connect: see --allow-origin")
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
