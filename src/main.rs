@@ -8,9 +8,6 @@ use stentor::{
     server::{Server, log, signals},
 };
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Command::PrintConfig(config)) => print!("{}", config.flags()),

@@ -1,94 +1,21 @@
 //! How connections end: close handshakes (RFC 6455 section 7), ends without one, and the drain.
 
 use super::{
-    connections::{Flag, NONE, Phase},
+    connections::{Flag, Phase},
     driver::{Driver, End},
+    farewell::{Farewell, Why},
+    lanes::NONE,
     stats::Family,
     worker::{Turn, Worker},
 };
 use crate::{
     broker::ids::Tick,
-    protocol::ws::{CloseCode, CloseFrame, close_frame},
+    protocol::ws::{CloseCode, CloseFrame, ControlFrame, OpCode, close_frame, control_frame},
     session::Close,
 };
 
 /// A slow consumer has this long to take the close frame, in ticks; then it is reset.
 const SLOW_CLOSE: u32 = Tick::PER_SECOND;
-
-/// Why a connection ended, as counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Why {
-    /// The client closed it with a close frame.
-    Client,
-    /// The client's end of the stream came without a close frame.
-    Eof,
-    /// The connection broke.
-    Reset,
-    /// The client broke the protocol.
-    Protocol,
-    /// The session closed it.
-    Session,
-    /// The session terminated it.
-    Terminated,
-    /// The session failed.
-    Failed,
-    /// HTTP: answered, and over.
-    Http,
-    /// No whole request head in time.
-    HandshakeTimeout,
-    /// No whole message in time.
-    MessageTimeout,
-    /// No pong in time.
-    PongTimeout,
-    /// No message in time.
-    IdleTimeout,
-    /// The socket took nothing in time.
-    WriteTimeout,
-    /// No answer to our close frame in time.
-    CloseTimeout,
-    /// It lagged too far behind.
-    SlowConsumer,
-    /// Half-received messages are at their bound.
-    AssemblyFull,
-    /// The server stops.
-    Drain,
-}
-
-impl Why {
-    fn label(self) -> &'static str {
-        match self {
-            Why::Client => "client",
-            Why::Eof => "eof",
-            Why::Reset => "reset",
-            Why::Protocol => "protocol_error",
-            Why::Session => "session",
-            Why::Terminated => "terminated",
-            Why::Failed => "session_failed",
-            Why::Http => "http",
-            Why::HandshakeTimeout => "handshake_timeout",
-            Why::MessageTimeout => "message_timeout",
-            Why::PongTimeout => "pong_timeout",
-            Why::IdleTimeout => "idle_timeout",
-            Why::WriteTimeout => "write_timeout",
-            Why::CloseTimeout => "close_timeout",
-            Why::SlowConsumer => "slow_consumer",
-            Why::AssemblyFull => "assembly_full",
-            Why::Drain => "drain",
-        }
-    }
-}
-
-/// How a connection ends, from the first word of it on.
-#[derive(Debug)]
-pub struct Farewell {
-    /// Who began it, and why.
-    pub why: Why,
-    code: CloseCode,
-    reason: String,
-    clean: bool,
-    /// When it began.
-    at: Tick,
-}
 
 /// Progress of a drain.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +55,7 @@ impl<D: Driver> Worker<D> {
         match self.connections.phase(slot) {
             Phase::Open => {
                 self.drop_subscriptions(slot);
-                let answer = frame.code.map_or_else(super::flush::empty_close, |code| close_frame(code, ""));
+                let answer = frame.code.map_or_else(empty_close, |code| close_frame(code, ""));
                 self.queue(slot, &answer);
                 let farewell = Farewell {
                     why: Why::Client,
@@ -281,4 +208,9 @@ impl<D: Driver> Worker<D> {
         }
         Turn::Again
     }
+}
+
+/// A close frame without code and reason.
+fn empty_close() -> ControlFrame {
+    control_frame(OpCode::Close, b"")
 }

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::{
-    closing::Why,
     connections::{Flag, Phase},
     driver::{Driver, End},
-    mail::Requested,
+    farewell::Why,
+    outbox::Requested,
     worker::Worker,
 };
 use crate::{

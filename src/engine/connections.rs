@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use slab::Slab;
 
-use super::{closing::Farewell, outgoing::Outgoing};
+use super::{farewell::Farewell, lanes::NONE, outgoing::Outgoing};
 use crate::{
     broker::ids::{ConnectionId, Tick, WorkerId},
     protocol::ws::Reader,
@@ -95,9 +95,6 @@ impl Hot {
         was
     }
 }
-
-/// No subscription.
-pub const NONE: u32 = u32::MAX;
 
 /// What is needed when something happens on the connection itself.
 pub struct Warm {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    closing::Why,
     connections::{Flag, Phase},
     driver::{Driver, End},
+    farewell::Why,
     worker::Worker,
 };
 use crate::{

@@ -7,23 +7,16 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
-    closing::Why,
-    connections::{Flag, NONE, Phase},
+    connections::{Flag, Phase},
     driver::{Driver, End, Sent},
+    farewell::Why,
+    lanes::NONE,
     worker::Worker,
 };
-use crate::{
-    broker::lane::Seat,
-    protocol::ws::{ControlFrame, OpCode, control_frame},
-};
+use crate::broker::lane::Seat;
 
 /// Connections flushed in a tick, so that a crowd does not starve the sweep.
 const FLUSHES_PER_TICK: usize = 64;
-
-/// A close frame without code and reason.
-pub(super) fn empty_close() -> ControlFrame {
-    control_frame(OpCode::Close, b"")
-}
 
 impl<D: Driver> Worker<D> {
     /// Queues bytes for one connection alone.

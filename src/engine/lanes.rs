@@ -7,12 +7,14 @@ use std::collections::HashMap;
 use foldhash::quality::FixedState;
 use slab::Slab;
 
-use super::connections::NONE;
 use crate::broker::{
     ids::{Key, Mark, Position, Tick, WorkerId},
     lane::{Entry, Lane, Seat},
     name::TopicName,
 };
+
+/// No subscription: the end of a connection's list.
+pub const NONE: u32 = u32::MAX;
 
 /// One connection's subscription to one lane.
 #[derive(Debug)]

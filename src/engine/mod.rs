@@ -9,10 +9,10 @@
 //! | `commands` | what sessions ask for |
 //! | `subscribe`, `lanes` | subscriptions and their hand-over to the log |
 //! | `sweep` | the ring sweep; **backpressure**: what a refused send leads to |
-//! | `flush` | a connection's own queue, catching up of those behind |
-//! | `closing` | close handshakes, ends, drain |
+//! | `flush`, `outgoing` | a connection's own queue |
+//! | `closing`, `farewell` | close handshakes, ends, drain |
 //! | `due`, `deadlines` | timeouts and pings |
-//! | `post`, `mail` | mail between workers, push-back by credits |
+//! | `post`, `mail`, `mailboxes`, `outbox` | mail between workers, push-back by credits |
 //! | `stats` | counters |
 //! | `driver` | sockets |
 //!
@@ -26,9 +26,12 @@ mod connections;
 mod deadlines;
 pub mod driver;
 mod due;
+mod farewell;
 mod flush;
 mod lanes;
 mod mail;
+mod mailboxes;
+mod outbox;
 mod outgoing;
 mod post;
 mod receive;

@@ -2,7 +2,8 @@
 
 use super::{
     driver::Driver,
-    mail::{Batch, Control, Floor, Patience},
+    mail::{Batch, Control, Floor},
+    mailboxes::Patience,
     worker::Worker,
 };
 use crate::broker::{

@@ -9,9 +9,9 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 use bytes::BytesMut;
 
 use super::{
-    closing::Why,
     connections::{Flag, Phase},
     driver::{Driver, End, Received},
+    farewell::Why,
     stats::Family,
     worker::Worker,
 };

@@ -14,7 +14,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{driver::Wake, mail::Post, stats::Stats};
+use super::{driver::Wake, mailboxes::Post, stats::Stats};
 use crate::{
     broker::{
         ids::{Tick, WorkerId},

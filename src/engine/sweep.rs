@@ -10,9 +10,9 @@ use std::io::IoSlice;
 use smallvec::SmallVec;
 
 use super::{
-    closing::Why,
     connections::Flag,
     driver::{Driver, End, Sent},
+    farewell::Why,
     lanes::low,
     worker::Worker,
 };

@@ -1,0 +1,200 @@
+//! A home without workers: what it takes, holds, tells and lets go.
+
+use super::*;
+use crate::broker::{ids::Offset, log::View};
+
+const HERE: WorkerId = WorkerId(0);
+const THERE: WorkerId = WorkerId(1);
+const LANE: Key = Key { index: 4, generation: 2 };
+
+fn connection(slot: u32) -> ConnectionId {
+    ConnectionId { worker: HERE, generation: 0, slot }
+}
+
+fn homes(bytes: u64, messages: u64, topics: usize) -> Homes {
+    let limits = Limits {
+        window: Window { bytes, messages },
+        idle: 600,
+        topics: Gauge::new(topics),
+        logs: Gauge::new(1 << 20),
+    };
+    Homes::new(limits, 2, 42)
+}
+
+fn name(text: &str) -> TopicName {
+    TopicName::parse(text).unwrap()
+}
+
+fn publish(homes: &mut Homes, text: &[u8], at: u32) -> Published {
+    homes.publish(&name("t"), Unit::Borrowed(text), None, Sender::Connection(connection(9)), Tick(at))
+}
+
+fn news(homes: &mut Homes, worker: WorkerId) -> Head {
+    let key = homes.dirty(worker).pop().expect("the worker must be told");
+    homes.head_for(key, worker).unwrap()
+}
+
+#[test]
+fn a_home_is_stable_and_spread() {
+    let counts = (0..4000).fold([0; 4], |mut counts, i| {
+        let topic = name(&format!("room/{i}"));
+        assert_eq!(home_of(&topic, 4, 7), home_of(&topic, 4, 7));
+        counts[home_of(&topic, 4, 7).index()] += 1;
+        counts
+    });
+    assert!(counts.iter().all(|&n| (850..1150).contains(&n)), "{counts:?}");
+}
+
+#[test]
+fn interested_workers_are_told_once_per_post() {
+    let mut homes = homes(1000, 100, 10);
+    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), THERE, LANE, Tick(0)).unwrap();
+    assert_eq!(news(&mut homes, HERE).head, Mark::START);
+    assert_eq!(publish(&mut homes, b"one", 0), Published::Taken);
+    assert_eq!(publish(&mut homes, b"two", 0), Published::Taken);
+    for worker in [HERE, THERE] {
+        let head = news(&mut homes, worker);
+        assert_eq!((head.lane, head.head.offset), (LANE, Offset(2)));
+        let mut view = View::new(Mark::START);
+        view.apply(head.head, head.extents);
+        assert_eq!(view.first_run(Position::START), b"onetwo");
+        assert!(homes.dirty(worker).is_empty());
+    }
+}
+
+#[test]
+fn conflated_heads_are_as_good_as_two() {
+    let mut homes = homes(1_000_000, 100, 10);
+    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    let mut first = news(&mut homes, HERE);
+    for text in [vec![1; 600], vec![2; 600], vec![3; 10]] {
+        publish(&mut homes, &text, 0);
+        first.conflate(news(&mut homes, HERE));
+    }
+    let mut view = View::new(Mark::START);
+    view.apply(first.head, first.extents);
+    assert_eq!(view.runs(Position::START).map(<[u8]>::len).sum::<usize>(), 1210);
+}
+
+#[test]
+fn beyond_the_window_messages_wait_in_order_until_the_floor_rises() {
+    let mut homes = homes(10, 100, 10);
+    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), THERE, LANE, Tick(0)).unwrap();
+    assert_eq!(publish(&mut homes, b"a message longer than the window", 0), Published::Taken);
+    assert_eq!(publish(&mut homes, b"next", 0), Published::Held);
+    assert_eq!(publish(&mut homes, b"last", 0), Published::Held);
+    let head = news(&mut homes, HERE);
+    homes.raise_floor(head.topic, HERE, LANE, head.head, Tick(0));
+    assert!(homes.released().is_empty(), "the other worker has not swept it");
+    homes.raise_floor(head.topic, THERE, LANE, head.head, Tick(0));
+    assert_eq!(homes.released().len(), 2);
+    let head = news(&mut homes, HERE);
+    let mut view = View::new(head.head);
+    view.apply(head.head, head.extents);
+    let text: Vec<u8> = view.runs(view.tail()).flatten().copied().collect();
+    assert!(text.ends_with(b"nextlast"));
+}
+
+#[test]
+fn the_window_counts_messages_too() {
+    let mut homes = homes(1000, 2, 10);
+    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    assert_eq!(publish(&mut homes, b"1", 0), Published::Taken);
+    assert_eq!(publish(&mut homes, b"2", 0), Published::Taken);
+    assert_eq!(publish(&mut homes, b"3", 0), Published::Held);
+    homes.leave(&name("t"), HERE, LANE, Tick(0));
+    assert_eq!(homes.released().len(), 1, "nobody is left to wait for");
+}
+
+#[test]
+fn an_excluded_connection_is_told_to_its_worker_alone_and_ranges_merge() {
+    let mut homes = homes(1000, 100, 10);
+    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), THERE, LANE, Tick(0)).unwrap();
+    for (text, exclude) in [("ab", Some(3)), ("cd", Some(3)), ("ef", None), ("gh", Some(3))] {
+        let exclude = exclude.map(connection);
+        let sender = Sender::Connection(connection(3));
+        homes.publish(&name("t"), Unit::Borrowed(text.as_bytes()), exclude, sender, Tick(0));
+    }
+    let at = |n| Position(Position::START.0 + n);
+    let except = |from, to| Except { connection: connection(3), from: at(from), to: at(to) };
+    assert_eq!(news(&mut homes, HERE).excepts, [except(0, 4), except(6, 8)]);
+    assert!(news(&mut homes, THERE).excepts.is_empty());
+}
+
+#[test]
+fn topics_are_bounded_and_vanish_when_idle() {
+    let mut homes = homes(1000, 100, 2);
+    let sender = Sender::Connection(connection(0));
+    let to = |homes: &mut Homes, topic: &str, at| {
+        homes.publish(&name(topic), Unit::Borrowed(b"x"), None, sender, Tick(at))
+    };
+    assert_eq!(to(&mut homes, "a", 0), Published::Taken);
+    assert_eq!(to(&mut homes, "b", 0), Published::Taken);
+    assert_eq!(to(&mut homes, "c", 0), Published::TooManyTopics);
+    assert_eq!(homes.join(&name("c"), HERE, LANE, Tick(0)), Err(TooManyTopics));
+    assert_eq!(to(&mut homes, "b", 300), Published::Taken);
+    homes.tick(Tick(599));
+    assert_eq!(homes.len(), 2);
+    homes.tick(Tick(600));
+    assert_eq!(homes.len(), 1, "a is gone");
+    assert_eq!(to(&mut homes, "c", 600), Published::Taken);
+    (601..=900).for_each(|at| homes.tick(Tick(at)));
+    assert_eq!(homes.len(), 1, "b is gone, too");
+}
+
+#[test]
+fn a_topic_with_subscribers_stays_and_an_old_key_finds_nobody() {
+    let mut homes = homes(1000, 100, 10);
+    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    let old = news(&mut homes, HERE);
+    (0..2000).for_each(|at| homes.tick(Tick(at)));
+    assert_eq!(homes.len(), 1);
+    homes.leave(&name("t"), HERE, LANE, Tick(2000));
+    (2000..2700).for_each(|at| homes.tick(Tick(at)));
+    assert!(homes.is_empty());
+    publish(&mut homes, b"x", 2700);
+    assert!(homes.head_for(old.topic, HERE).is_none());
+}
+
+#[test]
+fn a_quiet_topic_holds_no_segment() {
+    let mut homes = homes(1000, 100, 10);
+    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    publish(&mut homes, b"x", 5);
+    drop(news(&mut homes, HERE));
+    (5..15).for_each(|at| homes.tick(Tick(at)));
+    assert_eq!(homes.limits.logs.used(), 1024);
+    homes.tick(Tick(15));
+    assert_eq!(homes.limits.logs.used(), 0);
+}
+
+#[test]
+fn messages_without_a_reader_take_no_memory() {
+    let mut homes = homes(1000, 100, 10);
+    assert_eq!(publish(&mut homes, b"x", 0), Published::Taken);
+    assert_eq!(homes.limits.logs.used(), 0);
+    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    assert_eq!(news(&mut homes, HERE).head.offset, Offset(1));
+}
+
+#[test]
+fn full_logs_hold_publishers_back_until_memory_returns() {
+    let mut homes = homes(1 << 30, 1000, 10);
+    homes.limits.logs = Gauge::new(40_000);
+    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    assert_eq!(publish(&mut homes, &[0; 33_000], 0), Published::Taken);
+    assert_eq!(publish(&mut homes, &[0; 33_000], 0), Published::Held);
+    homes.tick(Tick(1));
+    assert!(homes.released().is_empty());
+    drop(news(&mut homes, HERE));
+    homes.tick(Tick(2));
+    assert_eq!(homes.released().len(), 1);
+}
+
+#[test]
+fn an_idle_topic_is_small() {
+    assert!(size_of::<Slot>() <= 160, "{}", size_of::<Slot>());
+}

@@ -1,0 +1,89 @@
+//! One worker's mail to another, and the credits that bound its requests.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::mail::{Batch, Credits, MAIL_BYTES_MAX};
+use crate::broker::{ids::ConnectionId, log::Unit, name::TopicName};
+
+/// What became of a message for another worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Requested {
+    /// It is on its way.
+    Taken,
+    /// No credit: it waits here, and so must its sender.
+    Held,
+}
+
+/// One worker's mail to another, and the credits that bound its requests.
+pub struct Outbox<S> {
+    /// Not posted yet.
+    pub batch: Batch<S>,
+    under_way: Credits,
+    messages_max: usize,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    topic: TopicName,
+    unit: Bytes,
+    exclude: Option<ConnectionId>,
+    sender: ConnectionId,
+}
+
+impl<S> Outbox<S> {
+    /// An empty one whose requests under way are at most `messages_max` (≥ 1), see [`MAIL_BYTES_MAX`].
+    pub fn new(messages_max: usize) -> Outbox<S> {
+        Outbox {
+            batch: Batch::default(),
+            under_way: Credits::default(),
+            messages_max,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Sends a message to its topic's home, now or as soon as there is credit.
+    pub fn publish(
+        &mut self,
+        topic: &TopicName,
+        unit: Unit<'_>,
+        exclude: Option<ConnectionId>,
+        sender: ConnectionId,
+    ) -> Requested {
+        if self.waiting.is_empty() && self.has_credit() {
+            self.send(topic.clone(), unit, exclude, sender);
+            return Requested::Taken;
+        }
+        self.waiting.push_back(Waiting { topic: topic.clone(), unit: unit.into_owned(), exclude, sender });
+        Requested::Held
+    }
+
+    /// Credits came back: sends what waits. `released` hears whose message has gone.
+    pub fn credit(&mut self, back: Credits, mut released: impl FnMut(ConnectionId)) {
+        self.under_way.messages -= back.messages;
+        self.under_way.bytes -= back.bytes;
+        while self.has_credit()
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            released(waiting.sender);
+            self.send(waiting.topic, Unit::Owned(waiting.unit), waiting.exclude, waiting.sender);
+        }
+    }
+
+    fn send(
+        &mut self,
+        topic: TopicName,
+        unit: Unit<'_>,
+        exclude: Option<ConnectionId>,
+        sender: ConnectionId,
+    ) {
+        self.under_way.messages += 1;
+        self.under_way.bytes += unit.bytes().len();
+        self.batch.publish(topic, unit, exclude, sender);
+    }
+
+    fn has_credit(&self) -> bool {
+        self.under_way.messages < self.messages_max && self.under_way.bytes < MAIL_BYTES_MAX
+    }
+}
