@@ -1,0 +1,21 @@
+# What a developer types. Each target is one command or one script; nothing is decided here.
+
+.DEFAULT_GOAL := help
+.PHONY: help run check test bench
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
+
+run: ## Run the server on http://127.0.0.1:8080/ (release build)
+	cargo run --release
+
+check: ## Format, lints, unit and property tests: the quick round, without installing anything
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace --lib --bins
+
+test: ## Everything, with clients from outside; installs what that takes and says so
+	scripts/test
+
+bench: ## Benchmarks of the hot path, without sockets
+	cargo bench --bench hot_path
