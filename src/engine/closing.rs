@@ -78,6 +78,26 @@ impl<D: Driver> Worker<D> {
         self.finish(slot);
     }
 
+    /// The client's end of the stream came. It may well read on: what waits for it alone leaves first.
+    pub(super) fn stream_ended(&mut self, slot: u32) {
+        let phase = self.connections.phase(slot);
+        let why = if phase == Phase::Head { Why::Http } else { Why::Eof };
+        if self.connections.hot(slot).outgoing.is_none() {
+            self.end(slot, End::Close, why);
+        } else if phase != Phase::Finishing {
+            self.drop_subscriptions(slot);
+            let farewell = Farewell {
+                why,
+                code: CloseCode::ABNORMAL,
+                reason: String::new(),
+                clean: false,
+                at: self.now,
+            };
+            self.connections.extra(slot).farewell.get_or_insert(farewell);
+            self.finish(slot);
+        }
+    }
+
     /// All is said: what is queued leaves, then the end of the stream. The peer's end is awaited for
     /// `--close-timeout`, since closing a socket that has unread bytes would reset it, and the reset could
     /// overtake our last words.

@@ -60,6 +60,10 @@ impl<D: Driver> Worker<D> {
         {
             self.connections.hot(slot).set(Flag::Finished);
             self.driver.finish(slot);
+            if self.connections.hot(slot).is(Flag::Readable) {
+                // The peer's end may be there already.
+                self.list_ready(slot);
+            }
             return;
         }
         self.rejoin(slot);

@@ -68,8 +68,7 @@ impl<D: Driver> Worker<D> {
                     break;
                 }
                 (Received::End, _) => {
-                    let http = self.connections.phase(slot) == Phase::Head;
-                    self.end(slot, End::Close, if http { Why::Http } else { Why::Eof });
+                    self.stream_ended(slot);
                     break;
                 }
                 (Received::Failed(_), _) => {
