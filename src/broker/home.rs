@@ -480,9 +480,14 @@ impl Homes {
                 topic.held.get_or_insert_default().push_front(first);
                 return;
             }
-            topic.active_at = now;
             match self.append(key, Unit::Owned(first.unit.clone()), first.exclude, now) {
-                Ok(()) => self.released.push(first.sender),
+                Ok(()) => {
+                    self.released.push(first.sender);
+                    // A topic that finds the logs full stays quiet: so it lets go of the segments that it has itself.
+                    if let Some(topic) = self.topic_mut(key) {
+                        topic.active_at = now;
+                    }
+                }
                 Err(LogFull) => {
                     self.starve(key);
                     let topic = self.topic_mut(key).expect("still there");
