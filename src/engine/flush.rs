@@ -35,7 +35,9 @@ impl<D: Driver> Worker<D> {
     fn queued(&mut self, slot: u32) {
         let max = self.shared.settings.reply_bytes_max;
         let hot = self.connections.hot(slot);
-        if hot.phase == Phase::Open && hot.outgoing.as_ref().is_some_and(|outgoing| outgoing.len() > max) {
+        if matches!(hot.phase, Phase::Head | Phase::Open)
+            && hot.outgoing.as_ref().is_some_and(|outgoing| outgoing.len() > max)
+        {
             hot.set(Flag::Paused);
         }
         self.list_flush(slot);

@@ -133,8 +133,8 @@ impl<D: Driver> Worker<D> {
     fn may_read(&mut self, slot: u32) -> bool {
         match self.connections.phase(slot) {
             Phase::Free | Phase::Opening => false,
-            Phase::Open => !self.is_held(slot),
-            Phase::Head | Phase::Closing | Phase::Finishing => true,
+            Phase::Head | Phase::Open => !self.is_held(slot),
+            Phase::Closing | Phase::Finishing => true,
         }
     }
 
@@ -169,8 +169,8 @@ impl<D: Driver> Worker<D> {
             if let Some(unread) = unread.filter(|unread| !unread.is_empty()) {
                 let len = unread.len();
                 self.feed(slot, Inbox::from_buffer(unread, len));
-            } else if self.connections.phase(slot) == Phase::Open {
-                // An assembled message may be complete behind the one that waited.
+            } else if matches!(self.connections.phase(slot), Phase::Head | Phase::Open) {
+                // An assembled message may be complete behind the one that waited, or a request.
                 self.feed(slot, Inbox::default());
             }
             if self.connections.phase(slot) != Phase::Free && self.connections.hot(slot).is(Flag::Readable) {
@@ -317,6 +317,10 @@ impl<D: Driver> Worker<D> {
             _ => inbox.rest(),
         };
         while self.connections.phase(slot) == Phase::Head && !bytes.is_empty() {
+            if self.is_held(slot) {
+                self.connections.extra(slot).head = bytes;
+                return;
+            }
             match parse_request(&bytes, &self.shared.settings.heads) {
                 Ok(None) => {
                     self.connections.extra(slot).head = bytes;
