@@ -56,7 +56,7 @@ impl<D: Driver> Worker<D> {
     /// Receives from one connection until nothing is left or it has had its turn; gives the bytes.
     fn read(&mut self, slot: u32) -> usize {
         let mut received = 0;
-        while self.may_read(slot) && self.connections.hot(slot).is(Flag::Readable) {
+        while self.may_read(slot) && !self.has_unread(slot) && self.connections.hot(slot).is(Flag::Readable) {
             if received >= TURN_BYTES {
                 self.list_ready(slot);
                 break;
@@ -136,6 +136,13 @@ impl<D: Driver> Worker<D> {
             Phase::Head | Phase::Open => !self.is_held(slot),
             Phase::Closing | Phase::Finishing => true,
         }
+    }
+
+    /// Whether something that was received is still to be fed: nothing may come before it. The flush lets a
+    /// connection be read again after this tick's [`resume`](Self::resume), and before the next one reads.
+    fn has_unread(&mut self, slot: u32) -> bool {
+        self.connections.phase(slot) != Phase::Finishing
+            && self.connections.warm(slot).extra.as_ref().is_some_and(|extra| !extra.unread.is_empty())
     }
 
     /// Whether the connection is not read because something of it waits.
