@@ -1,0 +1,177 @@
+//! What the integration tests share: a server on free ports, clients over real sockets, the metrics' reader, and
+//! waits that end.
+//!
+//! [`Client`] is written from RFC 6455 and uses nothing of the server's own protocol code, so that both can't be
+//! wrong in the same way. Every socket has timeouts; a condition is polled, never slept for.
+
+#![allow(dead_code, reason = "each test crate uses its own part")]
+
+pub mod client;
+pub mod crowd;
+pub mod process;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use stentor::{config::Config, server::Server, session::Router};
+
+#[allow(unused_imports, reason = "each test crate uses its own part")]
+pub use client::{Client, Frame, frame};
+
+/// How long anything may take that should happen at once. Only a failing test waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The configuration that most tests begin with: two workers, ends that come quickly.
+pub fn config() -> Config {
+    Config {
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        workers: 2,
+        drain_timeout: Duration::from_millis(200),
+        close_timeout: Duration::from_secs(2),
+        ..Config::default()
+    }
+}
+
+/// A server in this process. Dropped, it is drained, and the test fails if one of its workers had panicked.
+pub struct TestServer {
+    server: Option<Server>,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl TestServer {
+    /// A server with its own routes.
+    pub fn start(config: &Config) -> TestServer {
+        TestServer::of(Server::start(config).expect("the server starts"))
+    }
+
+    /// A server with the test's routes.
+    pub fn start_with(config: &Config, router: Arc<dyn Router>) -> TestServer {
+        TestServer::of(Server::start_with(config, router).expect("the server starts"))
+    }
+
+    fn of(server: Server) -> TestServer {
+        TestServer { address: server.addresses()[0], server: Some(server) }
+    }
+
+    /// What `/metrics` says now.
+    pub fn metrics(&self) -> Metrics {
+        Metrics(self.server.as_ref().expect("it runs").metrics())
+    }
+
+    /// Waits until a condition on the metrics holds.
+    pub fn until(&self, what: &str, condition: impl Fn(&Metrics) -> bool) {
+        let mut last = Metrics(String::new());
+        let held = poll(|| {
+            last = self.metrics();
+            condition(&last)
+        });
+        assert!(held, "{what}: not within {PATIENCE:?}; metrics:\n{}", last.0);
+    }
+
+    /// Waits until so many connections are open.
+    pub fn until_connections(&self, connections: u64) {
+        // The gauge is set ten times a second, these are counted at once.
+        self.until("connections", |metrics| metrics.sum("accepted") == metrics.sum("closed") + connections);
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let Some(server) = self.server.take() else { return };
+        server.drain();
+        let ended = server.join();
+        if !std::thread::panicking() {
+            ended.expect("no worker failed");
+        }
+    }
+}
+
+/// The text of `/metrics`.
+pub struct Metrics(pub String);
+
+impl Metrics {
+    /// The sum of a counter or gauge over all its labels. Its name stands without `stentor_` and `_total`.
+    pub fn sum(&self, name: &str) -> u64 {
+        self.lines(name).map(|(_, value)| value).sum()
+    }
+
+    /// The same for the lines of one reason.
+    pub fn reason(&self, name: &str, reason: &str) -> u64 {
+        let label = format!("reason=\"{reason}\"");
+        self.lines(name).filter(|(labels, _)| labels.contains(&label)).map(|(_, value)| value).sum()
+    }
+
+    /// The values of a counter or gauge, worker by worker.
+    pub fn by_worker(&self, name: &str) -> Vec<u64> {
+        self.lines(name).map(|(_, value)| value).collect()
+    }
+
+    fn lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
+        self.0.lines().filter_map(move |line| {
+            let rest = line.strip_prefix("stentor_")?.strip_prefix(name)?;
+            let rest = rest.strip_prefix("_total").unwrap_or(rest);
+            let (labels, value) = rest.rsplit_once(' ')?;
+            if !labels.is_empty() && !labels.starts_with('{') {
+                return None;
+            }
+            Some((labels, value.parse().unwrap_or_else(|_| panic!("a whole number: {line}"))))
+        })
+    }
+}
+
+/// Polls until the condition holds; false if it never does.
+pub fn poll(mut condition: impl FnMut() -> bool) -> bool {
+    let began = Instant::now();
+    while !condition() {
+        if began.elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Polls until the condition holds.
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    assert!(poll(condition), "{what}: not within {PATIENCE:?}");
+}
+
+/// Numbers that look random and are the same in every run (SplitMix64).
+pub struct Rng(pub u64);
+
+impl Rng {
+    /// The next number.
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.number() % end as u64).expect("below a usize")
+    }
+
+    /// Random bytes.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| self.number().to_le_bytes()).collect();
+        bytes.truncate(len);
+        bytes
+    }
+
+    /// Text of exactly `len` bytes: ASCII, Cyrillic and emoji.
+    pub fn text(&mut self, len: usize) -> String {
+        let mut text = String::with_capacity(len);
+        while text.len() < len {
+            let next = ['a', 'Я', '☃', '🦀', ' ', 'z'][self.below(6)];
+            text.push(if text.len() + next.len_utf8() <= len { next } else { '.' });
+        }
+        text
+    }
+}
