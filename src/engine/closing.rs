@@ -42,6 +42,8 @@ impl<D: Driver> Worker<D> {
         let farewell = Farewell { why, code, reason: reason.to_owned(), clean: false, at: self.now };
         self.connections.extra(slot).farewell = Some(farewell);
         self.connections.hot(slot).phase = Phase::Closing;
+        // What was kept while the connection was held back is read again, for the answer behind it.
+        self.resumed.push(slot);
         let slow = why == Why::SlowConsumer;
         if slow {
             self.connections.hot(slot).set(Flag::Slow);

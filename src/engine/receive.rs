@@ -214,7 +214,7 @@ impl<D: Driver> Worker<D> {
             if !matches!(self.connections.phase(slot), Phase::Open | Phase::Closing) {
                 break;
             }
-            if self.is_held(slot) {
+            if self.connections.phase(slot) == Phase::Open && self.is_held(slot) {
                 if !inbox.is_empty() {
                     self.connections.extra(slot).unread = inbox.rest();
                 }
