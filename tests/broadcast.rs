@@ -160,7 +160,8 @@ fn topics_have_names_in_any_language() {
 
 #[test]
 fn large_messages_arrive_whole() {
-    let server = TestServer::start(&four_workers());
+    // Room for all of them, so that nobody is slow on a busy machine.
+    let server = TestServer::start(&Config { lag_bytes_max: 8 << 20, ..four_workers() });
     let lengths = [32_767, 32_768, 100, 65_536, 0, 65_537, 1 << 20, 1, 500_000];
     let mut rng = Rng(2);
     // From publishers on the topic's own worker and on others.
@@ -201,7 +202,12 @@ fn who_is_connected_misses_nothing() {
 
 #[test]
 fn who_joins_a_running_stream_gets_all_from_there_on() {
-    let server = TestServer::start(&four_workers());
+    // So wide that nobody is slow on a busy machine.
+    let server = TestServer::start(&Config {
+        lag_messages_max: 100_000_000,
+        lag_bytes_max: 512 << 20,
+        ..four_workers()
+    });
     let mut publisher = Client::open(&server, "/ws/stream?mode=pub");
     let (done, stop) = std::sync::mpsc::channel::<()>();
     let writer = std::thread::spawn(move || {

@@ -156,7 +156,8 @@ fn nobody_calls_upwards() {
             "lib.rs" => assert!(used(source).is_empty(), "lib.rs only declares"),
             "main.rs" => assert!(!source.contains("crate::"), "main.rs is outside of the library"),
             file => {
-                found.extend(violations(module_of(file), source).into_iter().map(|v| format!("{file}: {v}")))
+                let violations = violations(module_of(file), source).into_iter();
+                found.extend(violations.map(|violation| format!("{file}: {violation}")));
             }
         }
     }

@@ -112,7 +112,11 @@ impl Crowd {
         }
         let threads = sockets.into_iter().enumerate().map(|(thread, sockets)| {
             let reference = Arc::clone(&reference);
-            std::thread::spawn(move || read_all(sockets, thread, &reference, time))
+            std::thread::spawn(move || {
+                let read = read_all(sockets, thread, &reference, time);
+                // Whoever waits for the crowd to come on may give up before it is asked.
+                read.inspect_err(|error| eprintln!("{error}"))
+            })
         });
         Crowd { threads: threads.collect(), reference }
     }
