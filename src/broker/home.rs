@@ -340,11 +340,14 @@ impl Homes {
             }
             self.take_held(key, now);
         }
-        while let Some(&(since, key)) = self.live.front()
-            && now.since(since) >= QUIET
-        {
+        // Where memory is short, what nobody needs any more is not kept for the next message.
+        let quiet = if self.starved.is_empty() { QUIET } else { 0 };
+        for _ in 0..self.live.len() {
+            let Some(&(_, key)) = self.live.front().filter(|(since, _)| now.since(*since) >= quiet) else {
+                break;
+            };
             self.live.pop_front();
-            self.quieten(key, now);
+            self.quieten(key, quiet, now);
         }
         while let Some(&(since, key)) = self.idle.front()
             && now.since(since) >= self.limits.idle
@@ -354,10 +357,10 @@ impl Homes {
         }
     }
 
-    fn quieten(&mut self, key: Key, now: Tick) {
+    fn quieten(&mut self, key: Key, quiet: u32, now: Tick) {
         let Some(topic) = self.topic_mut(key) else { return };
         let posted = topic.interests.iter().all(|interest| !interest.dirty);
-        if now.since(topic.active_at) >= QUIET && posted {
+        if now.since(topic.active_at) >= quiet && posted {
             topic.log.release();
             topic.listed_live = false;
         } else {

@@ -98,10 +98,11 @@ impl Tick {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// A duration in ticks, rounded up, so that no timeout comes early.
+    /// A duration in ticks: rounded up, and one more since the current tick has begun. So no timeout comes
+    /// early.
     pub fn span(duration: std::time::Duration) -> u32 {
-        u32::try_from(duration.as_millis().div_ceil(1000 / u128::from(Self::PER_SECOND)))
-            .unwrap_or(u32::MAX / 2)
+        let ticks = duration.as_millis().div_ceil(1000 / u128::from(Self::PER_SECOND)) + 1;
+        u32::try_from(ticks).unwrap_or(u32::MAX / 2)
     }
 
     /// The tick `ticks` later.
@@ -134,11 +135,11 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn spans_round_up() {
-        assert_eq!(Tick::span(Duration::from_millis(1)), 1);
-        assert_eq!(Tick::span(Duration::from_millis(100)), 1);
-        assert_eq!(Tick::span(Duration::from_millis(101)), 2);
-        assert_eq!(Tick::span(Duration::from_secs(25)), 250);
+    fn spans_are_never_short() {
+        assert_eq!(Tick::span(Duration::from_millis(1)), 2);
+        assert_eq!(Tick::span(Duration::from_millis(100)), 2);
+        assert_eq!(Tick::span(Duration::from_millis(101)), 3);
+        assert_eq!(Tick::span(Duration::from_secs(25)), 251);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering};
 use super::{
     connections::Flag,
     driver::{Driver, End},
+    farewell::Why,
     stats::Family,
     worker::{Worker, canonical},
 };
@@ -65,6 +66,11 @@ impl<D: Driver> Worker<D> {
             tracing::warn!(worker = self.id.0, %error, "a connection can't be registered");
             self.stats().accept_errors.add(1);
             self.forget(slot, End::Reset);
+            return;
+        }
+        if self.draining.is_some() {
+            // Handed over by a worker that did not know yet.
+            self.end(slot, End::Close, Why::Drain);
             return;
         }
         if !in_bounds {

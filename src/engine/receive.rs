@@ -358,7 +358,13 @@ impl<D: Driver> Worker<D> {
         }
         let address = SocketAddr::new(self.connections.address(slot), 0);
         let router = std::sync::Arc::clone(&self.shared.router);
-        match router.route(request, address) {
+        let routed =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| router.route(request, address)));
+        let route = routed.unwrap_or_else(|_| {
+            self.stats().count(Family::SessionFailed, "panic");
+            Route::Refuse(Refusal::new(500, "router_panic", "the server failed to look at this request"))
+        });
+        match route {
             Route::Respond(response) => self.respond(slot, &response, Some(request)),
             Route::Refuse(refusal) => self.refuse(slot, refusal, Some(request)),
             Route::Upgrade { session, response, subprotocol } => {
