@@ -227,14 +227,8 @@ impl Homes {
     ) -> Published {
         let Ok(key) = self.find_or_create(name, now) else { return Published::TooManyTopics };
         let topic = self.slots[key.index as usize].topic.as_mut().expect("just found");
-        topic.active_at = now;
         if topic.held.is_none() && topic.has_room(unit.bytes().len(), self.limits.window) {
-            // What is borrowed can be tried and kept; what is owned costs a reference to try.
-            let attempt = match &unit {
-                Unit::Borrowed(bytes) => Unit::Borrowed(bytes),
-                Unit::Owned(bytes) => Unit::Owned(bytes.clone()),
-            };
-            match self.append(key, attempt, exclude, now) {
+            match self.append(key, &unit, exclude, now) {
                 Ok(()) => return Published::Taken,
                 Err(LogFull) => self.starve(key),
             }
@@ -426,7 +420,7 @@ impl Homes {
     fn append(
         &mut self,
         key: Key,
-        unit: Unit<'_>,
+        unit: &Unit<'_>,
         exclude: Option<ConnectionId>,
         now: Tick,
     ) -> Result<(), LogFull> {
@@ -435,11 +429,21 @@ impl Homes {
         if topic.interests.is_empty() {
             topic.log.pass();
             topic.floor = topic.log.head();
+            topic.active_at = now;
             *taken += 1;
             return Ok(());
         }
         let from = topic.log.head().position;
-        topic.log.append(unit, now, &limits.logs)?;
+        if topic.log.append(unit, now, &limits.logs).is_err() {
+            // Its own segment may be in the way: the workers have their references to what they still need.
+            if !topic.log.is_live() || topic.interests.iter().any(|interest| interest.dirty) {
+                return Err(LogFull);
+            }
+            topic.log.release();
+            topic.log.append(unit, now, &limits.logs)?;
+        }
+        // Not before: a topic that finds the logs full must become quiet, and let go of what it has.
+        topic.active_at = now;
         *taken += 1;
         let to = topic.log.head().position;
         if !topic.listed_live {
@@ -483,14 +487,8 @@ impl Homes {
                 topic.held.get_or_insert_default().push_front(first);
                 return;
             }
-            match self.append(key, Unit::Owned(first.unit.clone()), first.exclude, now) {
-                Ok(()) => {
-                    self.released.push(first.sender);
-                    // A topic that finds the logs full stays quiet: so it lets go of the segments that it has itself.
-                    if let Some(topic) = self.topic_mut(key) {
-                        topic.active_at = now;
-                    }
-                }
+            match self.append(key, &Unit::Owned(first.unit.clone()), first.exclude, now) {
+                Ok(()) => self.released.push(first.sender),
                 Err(LogFull) => {
                     self.starve(key);
                     let topic = self.topic_mut(key).expect("still there");

@@ -89,7 +89,7 @@ impl<D: Driver> Worker<D> {
         let extra = self.connections.extra(sender.slot);
         extra.held -= 1;
         if extra.held == 0 {
-            self.resumed.push(sender.slot);
+            self.read_again(sender.slot);
         }
     }
 
@@ -107,14 +107,18 @@ impl<D: Driver> Worker<D> {
 
 impl<D: Driver> Sink for Commands<'_, D> {
     fn send(&mut self, message: Message<'_>) {
-        if self.worker.connections.phase(self.slot) != Phase::Open {
-            return;
+        let frame = frame_of(message);
+        match self.worker.connections.phase(self.slot) {
+            Phase::Opening => {
+                self.worker.connections.extra(self.slot).response.extend_from_slice(frame.bytes());
+            }
+            Phase::Open => match frame {
+                Frame::Borrowed(bytes) => self.worker.queue(self.slot, bytes),
+                Frame::Owned(bytes) => self.worker.queue_kept(self.slot, bytes),
+            },
+            _ => return,
         }
         self.worker.stats().messages_sent.add(1);
-        match frame_of(message) {
-            Frame::Borrowed(bytes) => self.worker.queue(self.slot, bytes),
-            Frame::Owned(bytes) => self.worker.queue_kept(self.slot, bytes),
-        }
     }
 
     fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience) {
@@ -146,11 +150,14 @@ impl<D: Driver> Sink for Commands<'_, D> {
     }
 
     fn ping(&mut self, payload: &[u8]) {
-        if self.worker.connections.phase(self.slot) == Phase::Open {
-            let payload = &payload[..payload.len().min(crate::protocol::ws::CONTROL_PAYLOAD_MAX)];
-            self.worker.stats().pings_sent.add(1);
-            self.worker.queue(self.slot, &control_frame(OpCode::Ping, payload));
+        let payload = &payload[..payload.len().min(crate::protocol::ws::CONTROL_PAYLOAD_MAX)];
+        let frame = control_frame(OpCode::Ping, payload);
+        match self.worker.connections.phase(self.slot) {
+            Phase::Opening => self.worker.connections.extra(self.slot).response.extend_from_slice(&frame),
+            Phase::Open => self.worker.queue(self.slot, &frame),
+            _ => return,
         }
+        self.worker.stats().pings_sent.add(1);
     }
 
     fn close(&mut self, code: CloseCode, reason: &str) {
@@ -189,7 +196,17 @@ impl<D: Driver> Worker<D> {
     /// A connection's own queue has drained enough to read it again.
     pub(super) fn unpause(&mut self, slot: u32) {
         if self.connections.hot(slot).clear(Flag::Paused) {
-            self.resumed.push(slot);
+            self.read_again(slot);
         }
+    }
+
+    /// A connection that was not read is read again. Its times begin anew: it could not show that it lives.
+    fn read_again(&mut self, slot: u32) {
+        self.resumed.push(slot);
+        let now = self.now;
+        let warm = self.connections.warm(slot);
+        (warm.received_at, warm.message_at, warm.began_at, warm.pinged_at) = (now, now, now, now);
+        // Whatever is due next is found when the connection is looked at.
+        self.deadlines.arm(slot, now, 1);
     }
 }

@@ -66,16 +66,13 @@ impl<D: Driver> Worker<D> {
                 // The peer's end may be there already.
                 self.list_ready(slot);
             }
-            return;
         }
-        self.rejoin(slot);
     }
 
     /// Sends the connection's own queue. True if nothing of it is left and the socket may take more.
     pub(super) fn flush_own(&mut self, slot: u32) -> bool {
-        if self.connections.hot(slot).is(Flag::InFlight) {
-            self.settle_in_flight();
-        }
+        // At most one send of a connection is in flight, and outcomes must not be mistaken for each other's.
+        self.settle_in_flight();
         loop {
             let hot = self.connections.hot(slot);
             if hot.is(Flag::Blocked) {
@@ -149,7 +146,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The socket takes bytes again: the connection's subscriptions that are behind come back into the sweep.
-    fn rejoin(&mut self, slot: u32) {
+    pub(super) fn rejoin(&mut self, slot: u32) {
         let mut next = self.connections.first_subscription(slot);
         while next != NONE {
             let subscription = next;

@@ -172,7 +172,7 @@ impl<S> Batch<S> {
         })
     }
 
-    /// Empties it for reuse. Room for an unusual burst is given back.
+    /// Empties it for reuse. Room for an unusual burst of bytes is given back.
     pub fn clear(&mut self) {
         self.control.clear();
         self.heads.clear();

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, io::IoSlice};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::broker::log::Extent;
 
@@ -103,10 +103,9 @@ impl Outgoing {
             self.sent -= len;
             self.parts.pop_front();
         }
-        if self.len == 0 {
-            self.tail.clear();
-            self.sent = 0;
-        }
+        // What has left makes room for what comes, also where the queue never runs empty.
+        self.tail.advance(self.sent);
+        self.sent = 0;
     }
 
     fn seal_tail(&mut self) {
@@ -160,9 +159,23 @@ mod tests {
                 got.extend(take(&mut outgoing, most));
             }
             prop_assert!(got == expected);
+            let longest = 60 * (KEPT_BYTES + 3);
+            prop_assert!(outgoing.tail.capacity() <= 2 * longest);
             let mut slices = SmallVec::new();
             outgoing.slices(&mut slices);
             prop_assert!(slices.is_empty());
         }
+    }
+
+    #[test]
+    fn a_queue_that_never_runs_empty_keeps_its_size() {
+        let mut outgoing = Outgoing::default();
+        outgoing.push(&[7; 1000]);
+        for _ in 0..10_000 {
+            outgoing.push(&[7; 1000]);
+            outgoing.sent(1000);
+        }
+        assert_eq!(outgoing.len(), 1000);
+        assert!(outgoing.tail.capacity() < 10_000, "{}", outgoing.tail.capacity());
     }
 }

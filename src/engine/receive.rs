@@ -33,6 +33,9 @@ const RECEIVE_BYTES_MIN: usize = 32 * 1024;
 const TURN_BYTES: usize = 256 * 1024;
 const TICK_BYTES: usize = 1024 * 1024;
 
+/// Pipelined requests that one connection is answered in a turn.
+const REQUESTS_PER_TURN: usize = 16;
+
 /// What clients that came too many are asked to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -130,7 +133,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Whether the connection's bytes may be looked at now.
-    fn may_read(&mut self, slot: u32) -> bool {
+    pub(super) fn may_read(&mut self, slot: u32) -> bool {
         match self.connections.phase(slot) {
             Phase::Free | Phase::Opening => false,
             Phase::Head | Phase::Open => !self.is_held(slot),
@@ -313,7 +316,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Request heads. Those that come whole in one piece are not copied.
+    /// Request heads.
     fn feed_head(&mut self, slot: u32, inbox: &mut Inbox) {
         let mut bytes = match &mut self.connections.warm(slot).extra {
             Some(extra) if !extra.head.is_empty() => {
@@ -323,11 +326,18 @@ impl<D: Driver> Worker<D> {
             }
             _ => inbox.rest(),
         };
+        let mut left = REQUESTS_PER_TURN;
         while self.connections.phase(slot) == Phase::Head && !bytes.is_empty() {
             if self.is_held(slot) {
                 self.connections.extra(slot).head = bytes;
                 return;
             }
+            if left == 0 {
+                self.connections.extra(slot).head = bytes;
+                self.resumed.push(slot);
+                return;
+            }
+            left -= 1;
             match parse_request(&bytes, &self.shared.settings.heads) {
                 Ok(None) => {
                     self.connections.extra(slot).head = bytes;
@@ -382,6 +392,8 @@ impl<D: Driver> Worker<D> {
         handshake: &Handshake<'_>,
     ) {
         self.connections.hot(slot).phase = Phase::Opening;
+        // What the session sends while it opens goes behind the response.
+        self.connections.extra(slot).response = response;
         let mut commands = self.commands(slot);
         let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             session.open(&mut Context::new(&mut commands), handshake)
@@ -390,7 +402,6 @@ impl<D: Driver> Worker<D> {
         let refusal = match opened {
             Ok(Ok(())) if ending.is_none() => {
                 self.connections.warm(slot).session = Some(session);
-                self.connections.extra(slot).response = response;
                 self.opened_if_ready(slot);
                 return;
             }
@@ -432,6 +443,9 @@ impl<D: Driver> Worker<D> {
         self.connections.warm(slot).message_at = now;
         self.deadlines.disarm(slot);
         self.arm_open(slot);
+        if self.connections.hot(slot).is(Flag::Blocked) {
+            self.deadlines.arm(slot, now, self.shared.settings.write);
+        }
         if let Some(timer) = self.connections.warm(slot).extra.as_ref().and_then(|extra| extra.timer) {
             self.deadlines.arm(slot, now, timer.since(now));
         }
@@ -448,7 +462,9 @@ impl<D: Driver> Worker<D> {
     }
 
     fn respond(&mut self, slot: u32, response: &Response, request: Option<&Request>) {
-        let close = request.is_none_or(|request| !request.keep_alive()) || self.draining.is_some();
+        // A body is nobody's here: what follows the head would be taken for the next request.
+        let over = |request: &Request| !request.keep_alive() || request.has_body();
+        let close = request.is_none_or(over) || self.draining.is_some();
         self.answer(slot, response, request, close);
     }
 

@@ -177,7 +177,7 @@ impl<S> Shared<S> {
     }
 }
 
-/// Connections per address. One address' connections are spread over all workers, so they count in one
+/// Connections per address; of an IPv6 address its /64 counts, since one customer has all of it. One address' connections are spread over all workers, so they count in one
 /// place, cut into pieces so that workers seldom meet.
 pub(super) struct Addresses {
     max: usize,
@@ -196,6 +196,7 @@ impl Addresses {
         if self.max == usize::MAX {
             return true;
         }
+        let address = network(address);
         let mut shard = self.shard(address);
         let count = shard.entry(address).or_default();
         *count += 1;
@@ -207,6 +208,7 @@ impl Addresses {
         if self.max == usize::MAX {
             return;
         }
+        let address = network(address);
         let mut shard = self.shard(address);
         if let Some(count) = shard.get_mut(&address) {
             *count -= 1;
@@ -226,9 +228,25 @@ impl Addresses {
     }
 }
 
+/// What counts as one address.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address() {
+        let addresses = Addresses::new(1);
+        assert!(addresses.add("2001:db8::1".parse().unwrap()));
+        assert!(!addresses.add("2001:db8::2".parse().unwrap()));
+        assert!(addresses.add("2001:db8:0:1::1".parse().unwrap()));
+    }
 
     #[test]
     fn connections_per_address_are_counted_and_bounded() {

@@ -10,7 +10,7 @@ use super::{connections::Phase, driver::Driver, mail::Control, worker::Worker};
 use crate::{
     broker::{
         home::{Except, Head},
-        ids::{Key, Tick},
+        ids::{Key, Position, Tick},
         lane::Lane,
         name::TopicName,
     },
@@ -145,22 +145,24 @@ impl<D: Driver> Worker<D> {
         self.lanes.at(lane).lane.entry_mut(seat).holes = true;
     }
 
-    /// Lets go of the segments that nobody has before them any more, and of those who lag too far behind.
+    /// Lets go of those who lag too far behind, and of the segments that nobody has before them any more.
+    /// Those behind are looked at once per tenth of a second, or when the log that is kept for them is longer
+    /// than the bound on their lag; never per message.
     pub(super) fn trim(&mut self, lane: u32) {
-        let window = self.shared.settings.lag;
         let now = self.now;
         let record = self.lanes.at(lane);
-        let needed = record.lane.needed();
-        if record.lane.behind().is_empty() {
-            record.lane.view.trim(needed);
-            return;
-        }
-        let limit = record.lane.view.lag_limit(window);
-        if limit > record.lane.view.tail() || record.checked_at != now {
+        let mut keep = record.lane.needed();
+        if !record.lane.behind().is_empty() {
+            let kept = record.lane.view.head().position.since(record.lane.view.tail());
+            if record.checked_at == now && kept <= self.shared.settings.lag.bytes {
+                return;
+            }
             record.checked_at = now;
             self.check_lag(lane);
-            self.lanes.at(lane).lane.view.trim(limit.min(needed));
+            let behind = self.lanes.at(lane).lane.behind();
+            keep = behind.iter().map(|entry| entry.position).fold(keep, Position::min);
         }
+        self.lanes.at(lane).lane.view.trim(keep);
     }
 
     /// A lane's topic can't be created: those who wait for it are told.
@@ -204,6 +206,9 @@ impl<D: Driver> Worker<D> {
             if idle >= QUIET && record.lane.behind().is_empty() && !record.queued {
                 record.lane.view.release();
             }
+            // Where nothing is published any more those behind still read on, or are too many for the logs.
+            self.trim(lane);
+            let record = self.lanes.at(lane);
             if record.subscriptions() == 0 || record.lane.view.holds_segments() {
                 self.quiet.push_back((now, lane));
             } else {

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     broker::{
-        ids::Position,
         lane::{Entry, Seat},
+        limits::Window,
     },
     protocol::ws::CloseCode,
 };
@@ -304,31 +304,36 @@ impl<D: Driver> Worker<D> {
         self.floors.push(lane);
     }
 
-    /// Slow consumers: subscriptions behind whose lag has passed the bound. Looked for when a lane's tail
-    /// moves and every tenth of a second, never per message.
+    /// **Slow consumers**: subscriptions behind whose lag has passed the bound. The newest message alone makes
+    /// nobody slow, whatever its size.
     pub(super) fn check_lag(&mut self, lane: u32) {
-        let window = self.shared.settings.lag;
+        let window = self.lag_window();
         let record = self.lanes.at(lane);
-        if record.lane.behind().is_empty() {
-            return;
-        }
         let head = record.lane.view.head();
-        let bytes: Position = Position(head.position.0.saturating_sub(window.bytes));
-        let messages = u32::try_from(window.messages).unwrap_or(u32::MAX);
         let slow: SmallVec<[u32; 8]> = record
             .lane
             .behind()
             .iter()
-            .filter(|entry| entry.position < bytes || low(head).wrapping_sub(entry.offset_low) > messages)
+            .filter(|entry| {
+                let messages = u64::from(low(head).wrapping_sub(entry.offset_low));
+                messages > window.messages
+                    || (messages > 1 && head.position.since(entry.position) > window.bytes)
+            })
             .map(|entry| entry.connection)
             .collect();
         for slot in slow {
-            self.close(
-                slot,
-                CloseCode::TRY_AGAIN_LATER,
-                "too slow: the lag bound was passed",
-                Why::SlowConsumer,
-            );
+            let reason = "too slow: the lag bound was passed";
+            self.close(slot, CloseCode::TRY_AGAIN_LATER, reason, Why::SlowConsumer);
         }
+    }
+
+    /// The lag that makes a subscription slow. Where the logs are nearly full, it is an eighth of what it
+    /// otherwise is: readers that are stuck must not stop the publishers of all topics.
+    fn lag_window(&self) -> Window {
+        let (lag, logs) = (self.shared.settings.lag, &self.shared.logs);
+        if logs.used() < logs.max() / 8 * 7 {
+            return lag;
+        }
+        Window { bytes: lag.bytes / 8, messages: lag.messages.div_ceil(8) }
     }
 }

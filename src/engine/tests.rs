@@ -321,6 +321,48 @@ fn what_one_published_oneself_is_left_out() {
     }
 }
 
+#[test]
+fn who_can_be_written_to_again_is_not_called_slow() {
+    let config = Config { lag_bytes_max: 10_000, max_message_bytes: 10_000, ..Config::default() };
+    let mut test = Test::new(Personality::Readiness, &config);
+    let crowd: Vec<usize> = (0..300).map(|_| test.connect("/ws/crowd?mode=sub")).collect();
+    let (reader, publisher) = (test.connect("/ws/v?mode=sub"), test.connect("/ws/v?mode=pub"));
+    let to_crowd = test.connect("/ws/crowd?mode=pub");
+    // All are blocked, in the middle of a message.
+    crowd.iter().chain([&reader]).for_each(|&client| drop(test.read(client, 10)));
+    test.write(to_crowd, &frame(&[1; 5000]));
+    test.write(publisher, &frame(&[2; 1000]));
+    test.ticks(10);
+    assert_eq!(test.worker.lanes.behind(), 301);
+    // All can be written to at once, and the server has a lot to do.
+    crowd.iter().chain([&reader]).for_each(|&client| drop(test.read(client, 1 << 20)));
+    for _ in 0..10 {
+        test.write(publisher, &frame(&[2; 2400]).repeat(4));
+        test.ticks(1);
+    }
+    test.ticks(100);
+    let got = test.read(reader, 0);
+    assert_eq!(got.len(), served(&[2; 1000]).len() - 10 + 40 * served(&[2; 2400]).len());
+    assert_eq!(test.worker.stats().reasons(Family::Closed), []);
+}
+
+#[test]
+fn the_newest_message_alone_makes_nobody_slow() {
+    let config = Config { lag_bytes_max: 50_000, max_message_bytes: 50_000, ..Config::default() };
+    let mut test = Test::new(Personality::Readiness, &config);
+    let (reader, publisher) = (test.connect("/ws/t?mode=sub"), test.connect("/ws/t?mode=pub"));
+    test.read(reader, 1000);
+    // The first has begun and its rest waits; the second is a lag of its own size, more than the bound.
+    test.write(publisher, &frame(&[3; 50_000]).repeat(2));
+    test.ticks(10);
+    let mut got = Vec::new();
+    for _ in 0..300 {
+        got.extend(test.read(reader, 1000));
+        test.ticks(1);
+    }
+    assert_eq!(got, served(&[3; 50_000]).repeat(2));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

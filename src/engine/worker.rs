@@ -1,14 +1,14 @@
 //! A worker and its tick.
 //!
 //! ```text
-//! wait     not at all if there is work, else until the next tenth of a second that matters
+//! wait     not at all if there is work, else until the next tenth of a second
 //! accept   a bounded number
 //! read     the ready list, a bounded number of bytes
-//! mail     what others sent; as a home: append. Then post: heads, floors, requests
-//! due      timeouts, pings, idle topics
-//! behind   a bounded number of connections that can be written to again
+//! mail     what others sent; as a home: append. Then post: floors, heads, requests
+//! resume   connections whose messages were taken: what they sent meanwhile
+//! due      ten times a second: timeouts, pings, idle topics, the drain
+//! flush    what waits for single connections, a bounded number of them
 //! sweep    a slice of 64 sends
-//! flush    what waits for single connections
 //! ```
 //!
 //! A lone message is sent in the tick that read it; bursts grow by themselves, since each visit of the
@@ -28,7 +28,8 @@ use super::{
     closing::Draining,
     connections::{Connections, Flag, Phase},
     deadlines::Deadlines,
-    driver::{Driver, Event, Sent},
+    driver::{Driver, End, Event, Sent},
+    farewell::Why,
     lanes::Lanes,
     mail::Batch,
     mailboxes::Patience,
@@ -163,6 +164,7 @@ impl<D: Driver> Worker<D> {
         self.read_ready();
         self.take_mail();
         self.post(Patience::Later);
+        self.resume();
         if next_tick {
             self.each_tenth();
         }
@@ -170,7 +172,6 @@ impl<D: Driver> Worker<D> {
             self.drain_some();
         }
         self.tell_errors();
-        self.resume();
         self.flush_some();
         self.sweep();
         Ok(self.turn())
@@ -192,6 +193,7 @@ impl<D: Driver> Worker<D> {
             && self.draining.is_none()
         {
             // Nobody here has a deadline.
+            self.set_gauges();
             None
         } else {
             Some(self.until_next_tick())
@@ -223,7 +225,19 @@ impl<D: Driver> Worker<D> {
                 if self.connections.phase(slot) != Phase::Free
                     && self.connections.hot(slot).clear(Flag::Blocked)
                 {
+                    // From now on what its subscriptions lag is the server's own.
+                    self.rejoin(slot);
                     self.list_flush(slot);
+                }
+            }
+            Event::Broken(slot) => {
+                if self.connections.phase(slot) == Phase::Free {
+                    return;
+                }
+                if self.may_read(slot) {
+                    self.note(Event::Readable { slot, to_end: true });
+                } else {
+                    self.end(slot, End::Reset, Why::Reset);
                 }
             }
         }
@@ -262,6 +276,10 @@ impl<D: Driver> Worker<D> {
         self.due = due;
         self.homes.tick(self.now);
         self.quieten_lanes();
+        self.set_gauges();
+    }
+
+    fn set_gauges(&self) {
         let stats = self.stats();
         stats.connections.set(self.connections.len());
         stats.subscriptions.set(self.lanes.subscriptions.len());

@@ -221,7 +221,7 @@ impl<'a> Context<'a> {
         Context { sink }
     }
 
-    /// Sends a message to this client alone.
+    /// Sends a message to this client alone; while the session opens, behind the 101 response.
     pub fn send(&mut self, message: Message<'_>) {
         self.sink.send(message);
     }
@@ -256,11 +256,12 @@ impl<'a> Context<'a> {
     }
 
     /// Closes the connection with a close frame (RFC 6455 section 7.1.2). The reason is cut to 123 bytes.
+    /// In [`Session::open`] the handshake is refused with 403 instead: better return a [`Refusal`].
     pub fn close(&mut self, code: CloseCode, reason: &str) {
         self.sink.close(code, reason);
     }
 
-    /// Ends the connection at once, without a close frame.
+    /// Ends the connection at once, without a close frame. In [`Session::open`] as [`Context::close`].
     pub fn terminate(&mut self) {
         self.sink.terminate();
     }

@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 
 use super::extent::Extent;
-use crate::broker::{
-    ids::{Mark, Offset, Position},
-    limits::Window,
-};
+use crate::broker::ids::{Mark, Position};
 
 /// Where a position lies among the units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,21 +86,6 @@ impl View {
         (extent, offset_in(extent, position))
     }
 
-    /// The position below which a subscription lags more than `window`, as far as whole extents tell.
-    pub fn lag_limit(&self, window: Window) -> Position {
-        let position = self.head.position.0.saturating_sub(window.bytes);
-        let offset = self.head.offset.0.saturating_sub(window.messages);
-        let mut limit = self.tail();
-        for extent in &self.extents {
-            let end = extent.end();
-            if end.position.0 > position && end.offset > Offset(offset) {
-                break;
-            }
-            limit = end.position;
-        }
-        limit
-    }
-
     /// Lets go of the extents that end at or before `position`.
     pub fn trim(&mut self, position: Position) {
         while self.extents.front().is_some_and(|extent| extent.end().position <= position) {
@@ -139,7 +121,7 @@ fn offset_in(extent: &Extent, position: Position) -> usize {
 mod tests {
     use super::*;
     use crate::broker::{
-        ids::Tick,
+        ids::{Offset, Tick},
         limits::Gauge,
         log::{LARGE_BYTES, Log, LogFull, Unit},
     };
@@ -157,7 +139,7 @@ mod tests {
             let unit: Vec<u8> = (total..total + size).map(|i| u8::try_from(i % 251).unwrap()).collect();
             total += size;
             ends.push(total as u64);
-            log.append(Unit::Owned(Bytes::from(unit)), Tick(0), gauge).unwrap();
+            log.append(&Unit::Owned(Bytes::from(unit)), Tick(0), gauge).unwrap();
             if posts.contains(&i) || i + 1 == sizes.len() {
                 view.apply(log.head(), log.extents_after(sent));
                 sent = log.head().position;
@@ -210,7 +192,7 @@ mod tests {
         let message = Bytes::from(vec![7; LARGE_BYTES]);
         let address = message.as_ptr();
         let mut log = Log::default();
-        log.append(Unit::Owned(message), Tick(0), &gauge).unwrap();
+        log.append(&Unit::Owned(message), Tick(0), &gauge).unwrap();
         let mut view = View::new(Mark::START);
         view.apply(log.head(), log.extents_after(Position::START));
         assert_eq!(view.first_run(Position::START).as_ptr(), address);
@@ -220,14 +202,14 @@ mod tests {
     fn the_bound_on_all_logs_refuses_and_changes_nothing() {
         let gauge = Gauge::new(1024);
         let mut log = Log::default();
-        log.append(Unit::Borrowed(&[1; 900]), Tick(0), &gauge).unwrap();
+        log.append(&Unit::Borrowed(&[1; 900]), Tick(0), &gauge).unwrap();
         let head = log.head();
-        assert_eq!(log.append(Unit::Borrowed(&[1; 900]), Tick(0), &gauge), Err(LogFull));
-        assert_eq!(log.append(Unit::Borrowed(&[1; LARGE_BYTES]), Tick(0), &gauge), Err(LogFull));
+        assert_eq!(log.append(&Unit::Borrowed(&[1; 900]), Tick(0), &gauge), Err(LogFull));
+        assert_eq!(log.append(&Unit::Borrowed(&[1; LARGE_BYTES]), Tick(0), &gauge), Err(LogFull));
         assert_eq!(log.head(), head);
         log.release();
         assert_eq!(gauge.used(), 0);
-        log.append(Unit::Borrowed(&[1; 900]), Tick(0), &gauge).unwrap();
+        log.append(&Unit::Borrowed(&[1; 900]), Tick(0), &gauge).unwrap();
     }
 
     #[test]
@@ -245,26 +227,16 @@ mod tests {
     }
 
     #[test]
-    fn the_lag_limit_counts_bytes_and_messages() {
-        let gauge = Gauge::new(1 << 30);
-        let (_log, view, _) = build(&[40_000; 10], &[], &gauge);
-        let at = |n: u64| Position(Position::START.0 + n * 40_000);
-        assert_eq!(view.lag_limit(Window { bytes: 100_000, messages: 1000 }), at(7));
-        assert_eq!(view.lag_limit(Window { bytes: 10_000_000, messages: 2 }), at(8));
-        assert_eq!(view.lag_limit(Window { bytes: 10_000_000, messages: 1000 }), at(0));
-    }
-
-    #[test]
     fn a_message_that_nobody_reads_is_counted_and_not_kept() {
         let gauge = Gauge::new(1 << 30);
         let mut log = Log::default();
         log.pass();
         assert_eq!((log.head().offset, log.is_live(), gauge.used()), (Offset(1), false, 0));
         let mut view = View::new(log.head());
-        log.append(Unit::Borrowed(b"ab"), Tick(0), &gauge).unwrap();
+        log.append(&Unit::Borrowed(b"ab"), Tick(0), &gauge).unwrap();
         view.apply(log.head(), log.extents_after(view.head().position));
         log.pass();
-        log.append(Unit::Borrowed(b"cd"), Tick(0), &gauge).unwrap();
+        log.append(&Unit::Borrowed(b"cd"), Tick(0), &gauge).unwrap();
         view.apply(log.head(), log.extents_after(view.head().position));
         assert_eq!(view.place(Position(Position::START.0 + 3)).unit_start.offset, Offset(3));
         assert_eq!(view.head().offset, Offset(4));

@@ -108,7 +108,7 @@ impl Log {
     ///
     /// # Errors
     /// [`LogFull`] where a new segment would pass the bound on all logs.
-    pub fn append(&mut self, unit: Unit<'_>, now: Tick, gauge: &Arc<Gauge>) -> Result<(), LogFull> {
+    pub fn append(&mut self, unit: &Unit<'_>, now: Tick, gauge: &Arc<Gauge>) -> Result<(), LogFull> {
         let len = unit.bytes().len();
         let live = self.live.get_or_insert_default();
         if len >= LARGE_BYTES {
@@ -117,7 +117,11 @@ impl Log {
                 live.sealed.extend(open.extent());
                 (open.start, open.unit) = (open.writer.end(), open.writer.units());
             }
-            let large = Large { bytes: unit.into_owned(), _charge: charge };
+            let bytes = match unit {
+                Unit::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+                Unit::Owned(bytes) => bytes.clone(),
+            };
+            let large = Large { bytes, _charge: charge };
             live.sealed.push(Extent { at: self.head, store: Store::Message(Arc::new(large)) });
         } else {
             match &mut live.open {

@@ -84,7 +84,11 @@ impl Driver for Epoll {
             if event.is_writable() {
                 events.push(Event::Writable(slot));
             }
-            let to_end = event.is_read_closed() || event.is_error();
+            if event.is_error() || (event.is_read_closed() && event.is_write_closed()) {
+                events.push(Event::Broken(slot));
+                continue;
+            }
+            let to_end = event.is_read_closed();
             if event.is_readable() || to_end {
                 events.push(Event::Readable { slot, to_end });
             }

@@ -39,6 +39,8 @@ pub enum Event {
     },
     /// A socket that refused bytes takes some again.
     Writable(u32),
+    /// Nothing more goes either way. What was received before can still be read.
+    Broken(u32),
 }
 
 /// What a receive gave.
