@@ -25,6 +25,8 @@ export class Stentor {
     const server = new Stentor();
     const child = spawn(BINARY, ['--listen', listen, '--drain-timeout', '2s', ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
     server.#process = child;
+    // A test that failed before it stopped its server leaves none behind.
+    process.once('exit', () => child.kill('SIGKILL'));
     server.host = await within('the server to listen', new Promise((resolve, reject) => {
       child.once('error', reject);
       child.once('exit', code => reject(new Error(`exit code ${code}; its log: ${server.#log}`)));
