@@ -57,7 +57,7 @@ fn flags_that_are_none() {
         (&["--lag-bytes-max=1"], "--lag-bytes-max"),
         (&["--ping-interval=25"], "unit"),
         (&["run"], "serve"),
-        (&["--max-message-bytes=2MiB"], "--lag-bytes-max"),
+        (&["--max-message-bytes=32MiB"], "--lag-bytes-max"),
         (&["--allow-origin=example.com"], "--allow-origin"),
     ] {
         let line = mistake(&stentor(flags));

@@ -60,7 +60,7 @@ fn without_flags_it_is_open_on_loopback_only() {
 #[test]
 fn the_defaults_are_what_the_engine_was_designed_for() {
     let config = Config::default();
-    assert_eq!((config.lag_bytes_max, config.lag_messages_max), (1 << 20, 10_000));
+    assert_eq!((config.lag_bytes_max, config.lag_messages_max), (16 << 20, 10_000));
     assert_eq!((config.log_bytes_max, config.assembly_bytes_max), (1 << 30, 256 << 20));
     assert_eq!((config.max_message_bytes, config.max_head_bytes), (1 << 20, 16 << 10));
     assert_eq!(config.ping_interval, Some(Duration::from_secs(25)));
@@ -174,9 +174,9 @@ fn mistakes_say_what_to_do() {
             "now: not expected here; the only command is `serve`, and a switch takes its value as in --pin=on",
         ),
         (
-            &["--max-message-bytes=2MiB"],
-            "--max-message-bytes 2MiB is more than --lag-bytes-max 1MiB: a single message could cut off subscribers \
-             that keep up; give --lag-bytes-max 2MiB or more",
+            &["--max-message-bytes=32MiB"],
+            "--max-message-bytes 32MiB is more than --lag-bytes-max 16MiB: a single message could cut off subscribers \
+             that keep up; give --lag-bytes-max 32MiB or more",
         ),
         (
             &["--assembly-bytes-max=64KiB"],

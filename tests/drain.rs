@@ -66,14 +66,18 @@ fn nobody_new_gets_in() {
 
 #[test]
 fn a_drain_has_its_time() {
-    let mut process = Process::start(&["--drain-timeout=1s", "--close-timeout=1h"]);
-    let mut silent = Client::to(process.address).upgraded("/ws/t");
-    process.signal(Signal::TERM);
-    let began = Instant::now();
-    assert_eq!(process.ended().code(), Some(0));
-    assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
-    assert_eq!(silent.close_frame().0, Some(1001));
-    silent.gone();
+    // A client that does not answer has the close timeout on top of the drain's; also where the drain has none.
+    for (drain, all) in [("1s", 1500), ("0s", 500)] {
+        let mut process = Process::start(&[&format!("--drain-timeout={drain}"), "--close-timeout=500ms"]);
+        let mut silent = Client::to(process.address).upgraded("/ws/t");
+        process.signal(Signal::TERM);
+        let began = Instant::now();
+        assert_eq!(silent.close_frame().0, Some(1001));
+        assert_eq!(process.ended().code(), Some(0));
+        assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+        assert!(began.elapsed() <= Duration::from_millis(all + 2000), "{:?}", began.elapsed());
+        silent.gone();
+    }
 }
 
 #[test]

@@ -546,14 +546,16 @@ pub static LAG_BYTES_MAX: Key<Sizes> = Key {
     about: About {
         name: "lag-bytes-max",
         group: Group::SlowConsumers,
-        default: &["1MiB"],
+        default: &["16MiB"],
         means: "",
         repeats: false,
         brief: "lag behind a topic's newest message, in bytes",
         effect: "A subscriber whose own socket refuses bytes is closed once it lags by all of it. A publisher is held \
                  back, its socket not read, once the server's own delivery lags by a quarter of it. At least \
-                 `--max-message-bytes`, since otherwise one message could cut off subscribers that keep up.",
-        reason: "What a line of 1 Mbit/s takes in 8 seconds; who is further behind a busy topic rarely catches up.",
+                 `--max-message-bytes`; the newest message alone cuts nobody off. Where the logs are nearly full \
+                 (`--log-bytes-max`), an eighth of it holds.",
+        reason: "Sixteen messages of the largest size. With 1 MiB, readers on the same machine that read as fast as \
+                 they could were cut off by a burst of four messages of 1 MiB, or of forty of 100 kB.",
         memory: "so much for each topic that is in use, whatever the number of slow subscribers, since all read one \
                  log; together at most `--log-bytes-max`.",
     },
@@ -587,9 +589,10 @@ pub static LOG_BYTES_MAX: Key<Sizes> = Key {
         means: "",
         repeats: false,
         brief: "logs of all topics together",
-        effect: "What messages occupy until every subscriber has them or lags too far. At the bound publishers are held \
-                 back, their sockets not read, until there is room. At least `--lag-bytes-max`.",
-        reason: "Room for 1,000 topics that all lag by 1 MiB, on a machine of 4 GiB.",
+        effect: "What messages occupy until every subscriber has them or lags too far. From seven eighths on, \
+                 subscribers are cut off at an eighth of their lag bounds. At the bound publishers are held back, \
+                 their sockets not read, until there is room. At least `--lag-bytes-max`.",
+        reason: "Room for 64 topics that all lag by 16 MiB, on a machine of 4 GiB.",
         memory: "the bound itself.",
     },
     kind: Sizes { from: 64 * KIB, to: TIB },

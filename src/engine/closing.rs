@@ -183,8 +183,8 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A tenth of a second's share of a drain: closes come spread over half of `--drain-timeout`, so that
-    /// clients do not all come back at once; the other half is for their answers.
+    /// A tenth of a second's share of a drain: closes come spread over `--drain-timeout`, so that clients do
+    /// not all come back at once. For their answers there is `--close-timeout` more.
     pub(super) fn drain_some(&mut self) {
         if !self.shared.is_draining() {
             return;
@@ -198,15 +198,18 @@ impl<D: Driver> Worker<D> {
             }
         };
         let slots = self.connections.slots();
-        let half = (self.shared.settings.drain / 2).max(1);
+        let drain = self.shared.settings.drain.max(1);
         let share =
-            (u64::from(slots) * u64::from(self.now.since(draining.began) + 1)).div_ceil(u64::from(half));
+            (u64::from(slots) * u64::from(self.now.since(draining.began) + 1)).div_ceil(u64::from(drain));
         // A server with few clients need not take its time.
         let until = u32::try_from(share).unwrap_or(u32::MAX).max(draining.next.saturating_add(50)).min(slots);
         for slot in draining.next..until {
             match self.connections.phase(slot) {
                 Phase::Open => self.close(slot, CloseCode::GOING_AWAY, "the server is stopping", Why::Drain),
                 Phase::Head | Phase::Opening => self.end(slot, End::Close, Why::Drain),
+                Phase::Finishing if self.connections.hot(slot).is(Flag::Finished) => {
+                    self.end(slot, End::Close, Why::Drain);
+                }
                 Phase::Free | Phase::Closing | Phase::Finishing => {}
             }
         }
@@ -217,18 +220,15 @@ impl<D: Driver> Worker<D> {
     /// here for others), or its time is.
     pub(super) fn turn(&mut self) -> Turn {
         let Some(draining) = self.draining else { return Turn::Again };
-        if self.now.since(draining.began) >= self.shared.settings.drain {
+        let settings = &self.shared.settings;
+        let late = self.now.since(draining.began) >= settings.drain + settings.close;
+        if late {
             for slot in 0..self.connections.slots() {
                 self.end(slot, End::Reset, Why::Drain);
             }
         }
-        if self.connections.len() == 0
-            && (self.shared.connections() == 0
-                || self.now.since(draining.began) >= self.shared.settings.drain)
-        {
-            return Turn::Over;
-        }
-        Turn::Again
+        let over = self.connections.len() == 0 && (late || self.shared.connections() == 0);
+        if over { Turn::Over } else { Turn::Again }
     }
 }
 
