@@ -45,8 +45,8 @@ fn scramble(mut x: u64) -> u64 {
 /// Who waits for a message to be taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sender {
-    /// A connection of this worker.
-    Connection(ConnectionId),
+    /// A connection of this worker, and the bytes of its message.
+    Connection(ConnectionId, usize),
     /// Another worker, whose request holds a credit of this many bytes.
     Worker(WorkerId, usize),
 }

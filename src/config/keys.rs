@@ -280,7 +280,7 @@ pub static MAX_CONNECTIONS_PER_IP: Key<Or<Counts<usize>>> = Key {
         means: "",
         repeats: false,
         brief: "open connections from one IP address",
-        effect: "One more is refused and counted. Set it where clients connect directly, so that none can take all \
+        effect: "One more is refused and counted. Of IPv6 addresses the /64 counts. Set it where clients connect directly, so that none can take all \
                  connections.",
         reason: "Behind a proxy all clients have one address, and behind a carrier's NAT thousands have.",
         memory: "",
@@ -609,9 +609,10 @@ pub static ASSEMBLY_BYTES_MAX: Key<Sizes> = Key {
         repeats: false,
         brief: "half-received messages of all connections together",
         effect: "A message that is not whole waits in a buffer of its connection. A client whose message would pass the \
-                 bound is closed with 1013. At least `--max-message-bytes`.",
+                 bound is closed with 1013. Whole messages that wait because their topic's window is full count, too, \
+                 and are kept. At least `--max-message-bytes`.",
         reason: "256 clients may be in the middle of a message of 1 MiB, or 16,384 in one of 16 KiB.",
-        memory: "the bound itself.",
+        memory: "the bound itself, and what of held messages fits in one receive (up to 68 KiB) of each publisher.",
     },
     kind: Sizes { from: 64 * KIB, to: TIB },
     field: |config| vec![config.assembly_bytes_max],

@@ -1,7 +1,7 @@
 //! What sessions ask for, carried out on the worker's state. Nothing is sent here, and no connection ends:
 //! an end waits until the session has returned.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{
     connections::{Flag, Phase},
@@ -63,8 +63,9 @@ impl<D: Driver> Worker<D> {
         sender: ConnectionId,
     ) {
         let home = self.home_of(topic);
+        let bytes = unit.bytes().len();
         let held = if home == self.id {
-            match self.homes.publish(topic, unit, exclude, Sender::Connection(sender), self.now) {
+            match self.homes.publish(topic, unit, exclude, Sender::Connection(sender, bytes), self.now) {
                 Published::Taken => false,
                 Published::Held => true,
                 Published::TooManyTopics => {
@@ -77,12 +78,15 @@ impl<D: Driver> Worker<D> {
         };
         if held {
             self.stats().messages_held.add(1);
+            // It waits in the server's memory like a message that is half received, under the same bound.
+            self.shared.assemblies.fetch_add(bytes, Ordering::Relaxed);
             self.connections.extra(sender.slot).held += 1;
         }
     }
 
-    /// One of a connection's messages was taken.
-    pub(super) fn release(&mut self, sender: ConnectionId) {
+    /// One of a connection's messages, of so many bytes, was taken.
+    pub(super) fn release(&mut self, sender: ConnectionId, bytes: usize) {
+        self.release_assembly(bytes);
         if !self.connections.is_current(sender) {
             return;
         }

@@ -233,10 +233,10 @@ mod tests {
         assert_eq!(outcomes, [Requested::Taken, Requested::Taken, Requested::Held, Requested::Held]);
         out.batch.clear();
         let mut released = Vec::new();
-        out.credit(Credits { messages: 1, bytes: 1 }, |sender| released.push(sender.slot));
+        out.credit(Credits { messages: 1, bytes: 1 }, |sender, _| released.push(sender.slot));
         assert_eq!(released, [3]);
         assert_eq!(out.batch.requests().count(), 1);
-        out.credit(Credits { messages: 2, bytes: 2 }, |sender| released.push(sender.slot));
+        out.credit(Credits { messages: 2, bytes: 2 }, |sender, _| released.push(sender.slot));
         assert_eq!(released, [3, 4]);
     }
 

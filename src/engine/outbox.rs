@@ -59,14 +59,14 @@ impl<S> Outbox<S> {
         Requested::Held
     }
 
-    /// Credits came back: sends what waits. `released` hears whose message has gone.
-    pub fn credit(&mut self, back: Credits, mut released: impl FnMut(ConnectionId)) {
+    /// Credits came back: sends what waits. `released` hears whose message of how many bytes has gone.
+    pub fn credit(&mut self, back: Credits, mut released: impl FnMut(ConnectionId, usize)) {
         self.under_way.messages -= back.messages;
         self.under_way.bytes -= back.bytes;
         while self.has_credit()
             && let Some(waiting) = self.waiting.pop_front()
         {
-            released(waiting.sender);
+            released(waiting.sender, waiting.unit.len());
             self.send(waiting.topic, Unit::Owned(waiting.unit), waiting.exclude, waiting.sender);
         }
     }

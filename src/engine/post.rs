@@ -67,8 +67,8 @@ impl<D: Driver> Worker<D> {
             self.give_credit(from, bytes);
         }
         let mut released = Vec::new();
-        self.outboxes[from.index()].credit(mail.credits, |sender| released.push(sender));
-        released.into_iter().for_each(|sender| self.release(sender));
+        self.outboxes[from.index()].credit(mail.credits, |sender, bytes| released.push((sender, bytes)));
+        released.into_iter().for_each(|(sender, bytes)| self.release(sender, bytes));
     }
 
     /// Posts: floors to homes, heads to lanes (its own included), requests, credits.
@@ -122,7 +122,7 @@ impl<D: Driver> Worker<D> {
     fn let_go_held(&mut self) {
         while let Some(sender) = self.homes.released().pop() {
             match sender {
-                Sender::Connection(connection) => self.release(connection),
+                Sender::Connection(connection, bytes) => self.release(connection, bytes),
                 Sender::Worker(worker, bytes) => self.give_credit(worker, bytes),
             }
         }

@@ -37,7 +37,7 @@ pub struct Settings {
     pub messages: ws::Limits,
     /// Bounds of request heads.
     pub heads: HeadLimits,
-    /// Bytes of all half-received messages together.
+    /// Bytes of all half-received and held messages together.
     pub assembly_bytes_max: usize,
     /// Bytes that may wait for one connection alone.
     pub reply_bytes_max: usize,
@@ -115,7 +115,7 @@ pub struct Shared<S> {
     pub topics: Arc<Gauge>,
     /// Bytes of all logs.
     pub logs: Arc<Gauge>,
-    /// Bytes of all half-received messages.
+    /// Bytes of all half-received messages, and of those that wait for room or credit.
     pub assemblies: AtomicUsize,
     /// Connections of each worker, those on their way to it included.
     pub(super) connections: Vec<AtomicUsize>,

@@ -8,7 +8,7 @@ use std::{
     io::{self, IoSlice},
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -361,6 +361,28 @@ fn the_newest_message_alone_makes_nobody_slow() {
         test.ticks(1);
     }
     assert_eq!(got, served(&[3; 50_000]).repeat(2));
+}
+
+#[test]
+fn publishers_are_held_back_while_the_window_is_full_and_nothing_is_lost() {
+    for personality in [Personality::Readiness, Personality::Completion] {
+        // A window of 1,000 bytes, a quarter of the lag bound.
+        let config = Config { lag_bytes_max: 4000, max_message_bytes: 4000, ..Config::default() };
+        let mut test = Test::new(personality, &config);
+        let (publisher, reader) = (test.connect("/ws/t?mode=pub"), test.connect("/ws/t?mode=sub"));
+        let payloads: Vec<Vec<u8>> = (0..20u8).map(|i| vec![i; 900]).collect();
+        test.write(publisher, &payloads.iter().flat_map(|payload| frame(payload)).collect::<Vec<_>>());
+        test.ticks(1);
+        assert_eq!(test.read(reader, 1 << 20), served(&payloads[0]), "one fits the window");
+        assert_eq!(test.count("messages_received"), 2, "the second waits, and what follows is not read");
+        assert_eq!(test.worker.shared.assemblies.load(Ordering::Relaxed), served(&payloads[1]).len());
+        test.ticks(60);
+        assert_eq!(
+            test.read(reader, 0),
+            payloads[1..].iter().flat_map(|payload| served(payload)).collect::<Vec<_>>()
+        );
+        assert_eq!(test.worker.shared.assemblies.load(Ordering::Relaxed), 0);
+    }
 }
 
 proptest! {

@@ -26,7 +26,7 @@ fn name(text: &str) -> TopicName {
 }
 
 fn publish(homes: &mut Homes, text: &[u8], at: u32) -> Published {
-    homes.publish(&name("t"), Unit::Borrowed(text), None, Sender::Connection(connection(9)), Tick(at))
+    homes.publish(&name("t"), Unit::Borrowed(text), None, Sender::Connection(connection(9), 0), Tick(at))
 }
 
 fn news(homes: &mut Homes, worker: WorkerId) -> Head {
@@ -115,7 +115,7 @@ fn an_excluded_connection_is_told_to_its_worker_alone_and_ranges_merge() {
     homes.join(&name("t"), THERE, LANE, Tick(0)).unwrap();
     for (text, exclude) in [("ab", Some(3)), ("cd", Some(3)), ("ef", None), ("gh", Some(3))] {
         let exclude = exclude.map(connection);
-        let sender = Sender::Connection(connection(3));
+        let sender = Sender::Connection(connection(3), 0);
         homes.publish(&name("t"), Unit::Borrowed(text.as_bytes()), exclude, sender, Tick(0));
     }
     let at = |n| Position(Position::START.0 + n);
@@ -127,7 +127,7 @@ fn an_excluded_connection_is_told_to_its_worker_alone_and_ranges_merge() {
 #[test]
 fn topics_are_bounded_and_vanish_when_idle() {
     let mut homes = homes(1000, 100, 2);
-    let sender = Sender::Connection(connection(0));
+    let sender = Sender::Connection(connection(0), 0);
     let to = |homes: &mut Homes, topic: &str, at| {
         homes.publish(&name(topic), Unit::Borrowed(b"x"), None, sender, Tick(at))
     };
