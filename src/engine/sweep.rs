@@ -95,12 +95,13 @@ impl<D: Driver> Worker<D> {
             return false;
         }
         let slot = entry.connection;
-        if self.connections.hot(slot).is(Flag::InFlight) {
-            // At most one send of a connection is in flight. Nothing was visited: the seat may have changed.
+        let hot = self.connections.hot(slot);
+        if hot.is(Flag::InFlight) || (hot.outgoing.is_some() && !self.in_flight.is_empty()) {
+            // At most one send of a connection is in flight, and its own queue is flushed outside of batches.
+            // Settling may end connections, and so move this seat: nothing was visited.
             self.settle_in_flight();
             return false;
         }
-        let hot = self.connections.hot(slot);
         if (hot.outgoing.is_some() && !self.flush_own(slot)) || self.connections.hot(slot).is(Flag::Blocked) {
             // Something else must leave first; when it has, the subscription comes back. The connection may
             // also just have ended, and its subscription with it.

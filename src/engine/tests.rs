@@ -43,6 +43,8 @@ struct Peer {
     readable: bool,
     slot: Option<u32>,
     ended: Option<End>,
+    /// Sends fail.
+    broken: bool,
 }
 
 #[derive(Default)]
@@ -66,6 +68,9 @@ impl Memory {
 
     fn write(&self, slot: u32, bytes: &[u8]) -> Sent {
         self.of(slot, |peer| {
+            if peer.broken {
+                return Sent::Failed;
+            }
             let taken = bytes.len().min(peer.room);
             peer.from_server.extend_from_slice(&bytes[..taken]);
             peer.room -= taken;
@@ -383,6 +388,23 @@ fn publishers_are_held_back_while_the_window_is_full_and_nothing_is_lost() {
         );
         assert_eq!(test.worker.shared.assemblies.load(Ordering::Relaxed), 0);
     }
+}
+
+#[test]
+fn a_connection_that_breaks_in_a_batch_does_not_disturb_the_visit_under_way() {
+    let mut test = Test::new(Personality::Completion, &Config::default());
+    // A tick flushes 64 connections: the pong of the last reader is still to leave when it is visited.
+    let others: Vec<usize> = (0..64).map(|_| test.connect("/ws/other")).collect();
+    let publisher = test.connect("/ws/t?mode=pub");
+    let [breaks, second, last] = [(); 3].map(|()| test.connect("/ws/t?mode=sub"));
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    others.iter().chain([&last]).for_each(|&client| test.write(client, &ping));
+    test.write(publisher, &frame(b"hello"));
+    test.world.borrow_mut().peers[breaks].broken = true;
+    test.ticks(5);
+    assert_eq!(test.world.borrow().peers[breaks].ended, Some(End::Reset));
+    assert_eq!(test.read(second, 0), served(b"hello"));
+    assert_eq!(test.read(last, 0), [&[0x8a, 0][..], &served(b"hello")].concat());
 }
 
 proptest! {
