@@ -58,6 +58,7 @@ struct Memory {
     world: Rc<RefCell<World>>,
     personality: Personality,
     queued: Vec<(u32, Vec<u8>)>,
+    started: Instant,
 }
 
 impl Memory {
@@ -99,6 +100,10 @@ impl Driver for Memory {
             }
         }
         Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     fn wake(&self) -> Wake {
@@ -168,7 +173,7 @@ struct Test {
 impl Test {
     fn new(personality: Personality, config: &Config) -> Test {
         let world = Rc::<RefCell<World>>::default();
-        let driver = Memory { world: Rc::clone(&world), personality, queued: Vec::new() };
+        let driver = Memory { world: Rc::clone(&world), personality, queued: Vec::new(), started: Instant::now() };
         let routes = Routes::new(config, Box::new(String::new)).unwrap();
         let shared = Shared::new(
             Settings::new(config, 1000, 7),
@@ -178,7 +183,7 @@ impl Test {
             Gauge::new(config.log_bytes_max),
             vec![driver.wake()],
         );
-        let worker = Worker::new(WorkerId(0), driver, Arc::new(shared), Instant::now());
+        let worker = Worker::new(WorkerId(0), driver, Arc::new(shared));
         Test { worker, world }
     }
 

@@ -19,7 +19,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -92,14 +92,13 @@ pub struct Worker<D: Driver> {
     pub(super) surplus: usize,
     pub(super) draining: Option<Draining>,
     pub(super) now: Tick,
-    started: Instant,
     events: Vec<Event>,
     due: Vec<u32>,
 }
 
 impl<D: Driver> Worker<D> {
-    /// A worker that owns what `driver` accepts. Time begins at `started`, the same for all workers.
-    pub fn new(id: WorkerId, driver: D, shared: Arc<Shared<D::Socket>>, started: Instant) -> Worker<D> {
+    /// A worker that owns what `driver` accepts.
+    pub fn new(id: WorkerId, driver: D, shared: Arc<Shared<D::Socket>>) -> Worker<D> {
         let workers = usize::from(shared.workers());
         let settings = &shared.settings;
         let limits = home::Limits {
@@ -135,7 +134,6 @@ impl<D: Driver> Worker<D> {
             surplus: 0,
             draining: None,
             now: Tick(0),
-            started,
             events: Vec::new(),
             due: Vec::new(),
             shared,
@@ -257,14 +255,14 @@ impl<D: Driver> Worker<D> {
 
     /// Reads the clock; true if a new tenth of a second has begun.
     fn read_clock(&mut self) -> bool {
-        let tenths = self.started.elapsed().as_millis() / u128::from(1000 / Tick::PER_SECOND);
+        let tenths = self.driver.now().as_millis() / u128::from(1000 / Tick::PER_SECOND);
         let now = Tick(u32::try_from(tenths).unwrap_or(u32::MAX));
         std::mem::replace(&mut self.now, now) != now
     }
 
     fn until_next_tick(&self) -> Duration {
         let tenth = 1_000_000 / u64::from(Tick::PER_SECOND);
-        let passed = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX) % tenth;
+        let passed = u64::try_from(self.driver.now().as_micros()).unwrap_or(u64::MAX) % tenth;
         Duration::from_micros(tenth - passed)
     }
 
