@@ -27,6 +27,8 @@ pub struct Entry {
     pub subscription: u32,
     /// Whether ranges must be left out for it.
     pub holes: bool,
+    /// Behind, and it has lost its place: it holds nothing of the log and goes on at the head.
+    pub lost: bool,
 }
 
 /// Which part an entry is in, and where.
@@ -258,7 +260,14 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     fn entry(subscription: u32) -> Entry {
-        Entry { position: Position::START, offset_low: 0, connection: 0, subscription, holes: false }
+        Entry {
+            position: Position::START,
+            offset_low: 0,
+            connection: 0,
+            subscription,
+            holes: false,
+            lost: false,
+        }
     }
 
     fn mark(n: u64) -> Mark {

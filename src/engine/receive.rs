@@ -258,7 +258,7 @@ impl<D: Driver> Worker<D> {
             }
             Event::Ping(payload) => {
                 self.stats().pings_received.add(1);
-                self.queue(slot, &control_frame(OpCode::Pong, payload));
+                self.queue_pong(slot, &control_frame(OpCode::Pong, payload));
                 self.with_session(slot, |session, context| session.ping(context, payload));
             }
             Event::Pong(payload) => {

@@ -14,13 +14,7 @@
 //! A lone message is sent in the tick that read it; bursts grow by themselves, since each visit of the
 //! sweep sends up to the head of that moment.
 
-use std::{
-    collections::VecDeque,
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 
