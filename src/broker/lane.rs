@@ -93,9 +93,9 @@ impl Lane {
         self.swept.is_empty() && self.behind.is_empty()
     }
 
-    /// Subscriptions in the swept part.
-    pub fn swept_len(&self) -> usize {
-        self.swept.len()
+    /// The subscriptions in the swept part.
+    pub fn swept(&self) -> &[Entry] {
+        &self.swept
     }
 
     /// The subscriptions that are behind.
@@ -407,7 +407,7 @@ mod tests {
                 // Every subscription sits where the books say, each seat is taken once, and the floor holds.
                 prop_assert_eq!(seats.len(), lane.len());
                 prop_assert_eq!(seats.values().collect::<HashSet<_>>().len(), seats.len());
-                prop_assert_eq!(swept(&seats), lane.swept_len());
+                prop_assert_eq!(swept(&seats), lane.swept().len());
                 for (subscription, seat) in &seats {
                     prop_assert_eq!(lane.entry(*seat).subscription, *subscription);
                     if matches!(seat, Seat::Swept(_)) {

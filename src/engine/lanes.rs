@@ -91,6 +91,14 @@ impl Lanes {
         }
     }
 
+    /// Indices of all lanes.
+    pub fn indices(&self) -> Vec<u32> {
+        self.records
+            .iter()
+            .map(|(index, _)| u32::try_from(index).expect("lanes are fewer than u32 counts"))
+            .collect()
+    }
+
     /// Number of lanes.
     pub fn len(&self) -> usize {
         self.records.len()

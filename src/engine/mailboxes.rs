@@ -14,6 +14,30 @@ use crate::broker::ids::WorkerId;
 struct Mailbox<S> {
     full: AtomicBool,
     batch: Mutex<Batch<S>>,
+    /// A simulation pretends that somebody holds the lock.
+    jammed: AtomicBool,
+}
+
+impl<S> Mailbox<S> {
+    fn new() -> Mailbox<S> {
+        Mailbox {
+            full: AtomicBool::new(false),
+            batch: Mutex::new(Batch::default()),
+            jammed: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self, patience: Patience) -> Option<MutexGuard<'_, Batch<S>>> {
+        match patience {
+            Patience::Now => Some(self.batch.lock().unwrap_or_else(PoisonError::into_inner)),
+            Patience::Later if self.jammed.load(Ordering::Relaxed) => None,
+            Patience::Later => match self.batch.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            },
+        }
+    }
 }
 
 struct Bell {
@@ -42,10 +66,9 @@ impl<S> Post<S> {
     /// Mailboxes between as many workers as there are bells.
     pub fn new(bells: Vec<Wake>) -> Post<S> {
         let workers = bells.len();
-        let mailbox = || Mailbox { full: AtomicBool::new(false), batch: Mutex::new(Batch::default()) };
         Post {
             workers,
-            boxes: (0..workers * workers).map(|_| mailbox()).collect(),
+            boxes: (0..workers * workers).map(|_| Mailbox::new()).collect(),
             bells: bells.into_iter().map(|wake| Bell { sleeps: AtomicBool::new(false), wake }).collect(),
         }
     }
@@ -61,7 +84,7 @@ impl<S> Post<S> {
             return;
         }
         let mailbox = self.mailbox(from, to);
-        let Some(mut batch) = lock(&mailbox.batch, patience) else { return };
+        let Some(mut batch) = mailbox.lock(patience) else { return };
         if batch.is_empty() {
             std::mem::swap(&mut *batch, mail);
         } else {
@@ -79,7 +102,7 @@ impl<S> Post<S> {
         if !mailbox.full.load(Ordering::Acquire) {
             return;
         }
-        if let Some(mut batch) = lock(&mailbox.batch, Patience::Later) {
+        if let Some(mut batch) = mailbox.lock(Patience::Later) {
             std::mem::swap(&mut *batch, mail);
             mailbox.full.store(false, Ordering::Release);
         }
@@ -124,19 +147,13 @@ impl<S> Post<S> {
         self.bells.iter().for_each(|bell| (bell.wake)());
     }
 
+    /// For simulations: until it is called with `false`, who does not wait for the lock does not get it.
+    pub fn jam(&self, from: WorkerId, to: WorkerId, jammed: bool) {
+        self.mailbox(from, to).jammed.store(jammed, Ordering::Relaxed);
+    }
+
     fn mailbox(&self, from: WorkerId, to: WorkerId) -> &Mailbox<S> {
         &self.boxes[from.index() * self.workers + to.index()]
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>, patience: Patience) -> Option<MutexGuard<'_, T>> {
-    match patience {
-        Patience::Now => Some(mutex.lock().unwrap_or_else(PoisonError::into_inner)),
-        Patience::Later => match mutex.try_lock() {
-            Ok(guard) => Some(guard),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        },
     }
 }
 

@@ -14,12 +14,14 @@
 //! | `due`, `deadlines` | timeouts and pings |
 //! | `post`, `mail`, `mailboxes`, `outbox` | mail between workers, push-back by credits |
 //! | `stats` | counters |
+//! | `audit` | what must be true between two turns |
 //! | `driver` | sockets |
 //!
 //! Feeding never writes to a socket: sends happen in the sweep and the flush. Only the tick reads the
 //! clock, so a worker is a function of bytes, mail and time.
 
 mod accept;
+mod audit;
 mod closing;
 mod commands;
 mod connections;

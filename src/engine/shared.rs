@@ -172,6 +172,17 @@ impl<S> Shared<S> {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Whether mail waits for a worker.
+    pub fn has_mail(&self, worker: WorkerId) -> bool {
+        self.post.waits(worker)
+    }
+
+    /// For simulations: mail between two workers is stuck until this is called with `false`, as if whoever
+    /// holds the mailbox were descheduled.
+    pub fn jam_mail(&self, from: WorkerId, to: WorkerId, jammed: bool) {
+        self.post.jam(from, to, jammed);
+    }
+
     /// Connections of the whole process.
     pub fn connections(&self) -> usize {
         self.connections.iter().map(|count| count.load(Ordering::Relaxed)).sum()

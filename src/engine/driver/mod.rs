@@ -15,6 +15,7 @@
 
 mod epoll;
 pub mod listener;
+pub mod sim;
 
 pub use epoll::Epoll;
 
