@@ -30,6 +30,16 @@ impl<D: Driver> Worker<D> {
         self.audit_lanes()
     }
 
+    /// Whether no connection is left.
+    ///
+    /// # Errors
+    /// What is left.
+    pub fn audit_empty_of_clients(&mut self) -> Result<(), String> {
+        must!(self.connections.len() == 0, "{} connections are left", self.connections.len());
+        must!(self.lanes.subscriptions.is_empty(), "subscriptions are left");
+        Ok(())
+    }
+
     /// Whether nothing is left of any client: no connection, lane, topic or list entry.
     ///
     /// # Errors
