@@ -9,6 +9,7 @@
 pub mod client;
 pub mod crowd;
 pub mod process;
+pub mod refusals;
 
 use std::{
     net::SocketAddr,
