@@ -179,7 +179,10 @@ fn endless_heads() {
         let endless = std::thread::spawn(move || while sender.write_all(&more).is_ok() {});
         let response = client.response();
         assert_eq!(response.status, 431, "{name}");
-        assert!(response.body.contains(["16384", "100"][usize::from(reason != "head_too_long")]), "{response:?}");
+        assert!(
+            response.body.contains(["16384", "100"][usize::from(reason != "head_too_long")]),
+            "{response:?}"
+        );
         // Answered while it was still being sent; whoever goes on is cut off.
         endless.join().expect("no panic");
         let metrics = server.metrics();
