@@ -251,4 +251,5 @@ fn descriptors_run_out() {
         Client::to(process.address).request(&upgrade_request("/ws/t")).status == 101
     });
     neighbour.unhurt_by("their end");
+    assert_eq!(process.logged("no connection can be accepted"), 1, "said once, not at every attempt");
 }

@@ -69,6 +69,11 @@ impl Process {
         while !self.lines.recv_timeout(PATIENCE).expect("a line of the log").contains(text) {}
     }
 
+    /// Lines with `text` among those that it has logged since the last call.
+    pub fn logged(&self, text: &str) -> usize {
+        self.lines.try_iter().filter(|line| line.contains(text)).count()
+    }
+
     /// What its `/metrics` says, on a connection of its own.
     pub fn metrics(&self) -> Metrics {
         Metrics::asked_on(&mut Client::to(self.address))
