@@ -370,7 +370,8 @@ pub static HANDSHAKE_TIMEOUT: Key<Times> = Key {
         means: "",
         repeats: false,
         brief: "time for a new connection to send its whole request head",
-        effect: "Counted from accept; bytes that trickle in don't extend it. Then the connection is closed.",
+        effect: "Counted from accept; bytes that trickle in don't extend it. Then the connection is closed; if \
+                 a head had begun, it is answered with 408 first.",
         reason: "A slow phone with lost packets needs a few seconds; who needs more is holding the socket open.",
         memory: "",
     },

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use super::{
     connections::{Flag, Phase},
     driver::{Driver, End},
-    farewell::Why,
+    farewell::{Farewell, Why},
     worker::Worker,
 };
 use crate::{
     broker::ids::Tick,
-    protocol::ws::{CloseCode, OpCode, control_frame},
+    protocol::{
+        http::Refusal,
+        ws::{CloseCode, OpCode, control_frame},
+    },
 };
 
 impl<D: Driver> Worker<D> {
@@ -49,7 +52,22 @@ impl<D: Driver> Worker<D> {
         if passed < handshake {
             return Some(handshake - passed);
         }
-        self.end(slot, End::Close, Why::HandshakeTimeout);
+        let begun = self.connections.warm(slot).extra.as_ref().is_some_and(|extra| !extra.head.is_empty());
+        if !begun || self.connections.hot(slot).outgoing.is_some() {
+            self.end(slot, End::Close, Why::HandshakeTimeout);
+            return None;
+        }
+        // Who has said half a request is told what is the matter (RFC 9110, section 15.5.9).
+        let farewell = Farewell {
+            why: Why::HandshakeTimeout,
+            code: CloseCode::NO_STATUS,
+            reason: String::new(),
+            clean: false,
+            at: self.now,
+        };
+        self.connections.extra(slot).farewell = Some(farewell);
+        let hint = "the request head took too long to arrive: see --handshake-timeout";
+        self.refuse(slot, Refusal::new(408, "handshake_timeout", hint), None);
         None
     }
 

@@ -71,6 +71,7 @@ stats! {
     Gauge subscriptions_behind: "Subscriptions whose sockets refuse bytes",
     Gauge lanes: "Topics that this worker has subscriptions to",
     Gauge topics: "Topics whose home this worker is",
+    Gauge assembly_bytes: "Bytes of half-received messages, and of those that wait for room or credit",
     Counter accepted: "Connections accepted",
     Counter accept_errors: "Connections that could not be accepted, mostly because descriptors ran out",
     Counter handed_over: "Connections handed to a less loaded worker right after accept",
@@ -117,7 +118,7 @@ impl Family {
     /// Name and help in `/metrics`.
     pub fn describe(self) -> (&'static str, &'static str) {
         match self {
-            Family::Refused => ("refused", "Requests and connections refused"),
+            Family::Refused => ("refused", "Requests, connections and messages refused"),
             Family::Closed => ("closed", "Connections ended"),
             Family::ProtocolError => ("protocol_errors", "Clients that broke the WebSocket protocol"),
             Family::SlowConsumer => ("slow_consumers", "Slow consumers disconnected"),
