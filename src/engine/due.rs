@@ -19,6 +19,10 @@ use crate::{
 impl<D: Driver> Worker<D> {
     /// Looks at a connection whose deadline has come: does what is due and arms the next.
     pub(super) fn look(&mut self, slot: u32) {
+        if self.now < self.grace_until {
+            self.deadlines.arm(slot, self.now, self.grace_until.since(self.now));
+            return;
+        }
         let next = match self.connections.phase(slot) {
             Phase::Free => None,
             Phase::Head | Phase::Opening => self.look_at_head(slot),
@@ -125,12 +129,13 @@ impl<D: Driver> Worker<D> {
     /// Ticks until the connection's ping or pong is due. Any byte received counts as life. `None`: the
     /// connection was ended.
     fn look_at_ping(&mut self, slot: u32, ping: u32, pong: u32) -> Option<u32> {
-        let (now, held) = (self.now, self.is_held(slot));
+        // A client that we don't read, or have not come round to, can't show that it lives.
+        let unheard = self.is_held(slot) || self.connections.hot(slot).is(Flag::Readable);
+        let now = self.now;
         let warm = self.connections.warm(slot);
         let (silent, waited) = (now.since(warm.received_at), now.since(warm.pinged_at));
         if self.connections.hot(slot).is(Flag::AwaitsPong) {
-            // A client that we don't read can't show that it lives.
-            if waited >= pong && !held {
+            if waited >= pong && !unheard {
                 self.end(slot, End::Reset, Why::PongTimeout);
                 return None;
             }

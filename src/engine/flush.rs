@@ -165,9 +165,7 @@ impl<D: Driver> Worker<D> {
             let subscription = next;
             next = self.lanes.subscriptions[subscription as usize].next;
             if let Some((lane, seat @ Seat::Behind(_))) = self.lanes.seat(subscription) {
-                if self.lanes.at(lane).lane.entry(seat).lost {
-                    self.skip_to_head(lane, seat);
-                }
+                self.catch_up(lane, seat);
                 let lane = self.lanes.rejoin(subscription);
                 self.list_dirty(lane);
             }

@@ -383,11 +383,19 @@ impl<D: Driver> Worker<D> {
         self.close(slot, CloseCode::TRY_AGAIN_LATER, reason, Why::SlowConsumer);
     }
 
-    /// `skip`: a subscription that has lost its place and can be written to again goes on at the head.
-    pub(super) fn skip_to_head(&mut self, lane: u32, seat: Seat) {
+    /// A subscription that is behind can be written to again. Where the log was not kept for it, its cursor
+    /// goes to what is there: with `skip` the head, with `latest` the newest unit.
+    pub(super) fn catch_up(&mut self, lane: u32, seat: Seat) {
+        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+            self.pass_over(lane, seat);
+            return;
+        }
         let record = self.lanes.at(lane);
         let head = record.lane.view.head();
         let entry = record.lane.entry_mut(seat);
+        if !entry.lost {
+            return;
+        }
         let skipped = low(head).wrapping_sub(entry.offset_low);
         (entry.position, entry.offset_low, entry.lost) = (head.position, low(head), false);
         self.stats().deliveries_skipped.add(u64::from(skipped));

@@ -40,6 +40,11 @@ use crate::{
     session::Error,
 };
 
+/// A worker that has not run for more ticks than this was stopped or starved: its clients could not show that
+/// they live. Then nobody's time runs out before so many ticks more have passed.
+const STALL: u32 = 5;
+const GRACE: u32 = Tick::PER_SECOND;
+
 /// What a tick says about the next one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Turn {
@@ -86,6 +91,8 @@ pub struct Worker<D: Driver> {
     pub(super) surplus: usize,
     pub(super) draining: Option<Draining>,
     pub(super) now: Tick,
+    /// Nobody's time runs out before this tick.
+    pub(super) grace_until: Tick,
     events: Vec<Event>,
     due: Vec<u32>,
 }
@@ -128,6 +135,7 @@ impl<D: Driver> Worker<D> {
             surplus: 0,
             draining: None,
             now: Tick(0),
+            grace_until: Tick(0),
             events: Vec::new(),
             due: Vec::new(),
             shared,
@@ -251,7 +259,11 @@ impl<D: Driver> Worker<D> {
     fn read_clock(&mut self) -> bool {
         let tenths = self.driver.now().as_millis() / u128::from(1000 / Tick::PER_SECOND);
         let now = Tick(u32::try_from(tenths).unwrap_or(u32::MAX));
-        std::mem::replace(&mut self.now, now) != now
+        let before = std::mem::replace(&mut self.now, now);
+        if now.since(before) > STALL {
+            self.grace_until = now.after(GRACE);
+        }
+        before != now
     }
 
     fn until_next_tick(&self) -> Duration {

@@ -52,6 +52,8 @@ pub struct Client {
     pub good: bool,
     /// It has done something after which it may be closed.
     pub misbehaved: bool,
+    /// Nothing comes from it any more.
+    pub mute: bool,
     /// Has closed, or finished, or reset.
     pub leaving: bool,
     pub to_send: VecDeque<u8>,
@@ -93,6 +95,7 @@ impl Client {
             reading,
             good: false,
             misbehaved: false,
+            mute: false,
             leaving: false,
             to_send: VecDeque::new(),
             parser: Parser::default(),
@@ -204,6 +207,9 @@ impl Client {
 
     /// Writes some of what it has to send.
     pub fn write(&mut self, net: &Net, most: usize) {
+        if self.mute {
+            self.to_send.clear();
+        }
         let most = most.min(self.to_send.len());
         if most > 0 && self.ended.is_none() {
             let bytes: Vec<u8> = self.to_send.range(..most).copied().collect();

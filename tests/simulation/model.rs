@@ -20,7 +20,7 @@ pub fn payload(id: MessageId, len: usize) -> Vec<u8> {
 
 /// Who a payload is, if nothing in it was changed.
 pub fn identify(payload: &[u8]) -> Result<MessageId, String> {
-    let text = std::str::from_utf8(payload).map_err(|_| "a payload that was changed")?;
+    let text = std::str::from_utf8(payload).map_err(|_| format!("not one of ours: {payload:.40x?}"))?;
     let mut parts = text.splitn(3, ':');
     let mut number = || parts.next().and_then(|part| part.parse::<usize>().ok());
     let id = number().zip(number()).map(|(publisher, number)| (publisher, number as u32));

@@ -138,9 +138,13 @@ impl World {
             let witness = Kind::Member { topic, publishes: false, subscribes: true, echo_off: false };
             self.join(witness, Reading::Fast, true);
         }
+        for topic in 0..self.topics.len() {
+            let last = Kind::Member { topic, publishes: true, subscribes: false, echo_off: false };
+            self.join(last, Reading::Fast, true);
+        }
         self.settle(Duration::from_millis(50))?;
         if !self.clients.iter().all(Client::is_open) {
-            return Err("a witness was not let in".into());
+            return Err("a witness or last publisher was not let in".into());
         }
         self.calm = false;
         self.net.set_weather(weather(&mut self.dice));
@@ -169,7 +173,7 @@ impl World {
                 self.act(client)?;
             }
             940..960 => self.jam(),
-            960..965 => {
+            960..965 if !self.draining => {
                 let worker = self.dice.below(self.workers.len());
                 let until = self.net.now() + Duration::from_millis(self.dice.below(1000) as u64);
                 self.paused[worker] = until;
@@ -288,31 +292,26 @@ impl World {
     }
 
     fn somebody_goes(&mut self) {
-        let number = self.topics.len() + self.dice.below(self.clients.len());
+        let number = 2 * self.topics.len() + self.dice.below(self.clients.len());
         let Some(client) = self.clients.get_mut(number).filter(|client| client.ended.is_none()) else {
             return;
         };
-        match self.dice.below(8) {
+        let goes = self.dice.below(8);
+        if goes < 3 {
+            (client.mute, client.misbehaved, client.good) = (true, true, false);
+        }
+        match goes {
             0 => {
                 client.leaving = true;
-                client.misbehaved = true;
-                client.to_send.clear();
                 client.ended = Some(Ended::Reset);
                 self.net.reset(client.socket);
             }
             1 => {
                 client.leaving = true;
-                client.misbehaved = true;
-                client.to_send.clear();
                 self.net.finish(client.socket);
             }
-            // It vanishes: nothing comes from it any more.
-            2 => {
-                client.reading = Reading::Never;
-                client.good = false;
-                client.misbehaved = true;
-                client.to_send.clear();
-            }
+            // It vanishes.
+            2 => client.reading = Reading::Never,
             _ => client.close(&mut self.dice),
         }
     }
@@ -336,7 +335,8 @@ impl World {
     }
 
     fn talk(&mut self, number: usize) {
-        let is_witness = number < self.topics.len();
+        // The witnesses, and those that publish the last message.
+        let waits = number < 2 * self.topics.len();
         let max = self.config.max_message_bytes - 30;
         let len = match self.dice.below(20) {
             0 => self.dice.below(max),
@@ -344,7 +344,7 @@ impl World {
             _ => self.dice.below(40),
         };
         let client = &mut self.clients[number];
-        if is_witness {
+        if waits {
             return;
         }
         if let Kind::Member { topic, publishes: true, .. } = client.kind
@@ -412,7 +412,7 @@ impl World {
             1001 => self.draining,
             // The logs or half messages may be full for whoever comes in their way.
             1013 => !client.good || self.config.assembly_bytes_max < LARGE,
-            1008 => !client.good,
+            1008 => !client.good || client.misbehaved,
             1002 | 1007 | 1009 => client.misbehaved,
             _ => false,
         };
@@ -472,12 +472,7 @@ impl World {
         self.settle(Duration::from_secs(5))?;
         // One more message for each topic: it comes after all that was held, skipped or conflated.
         for topic in 0..self.topics.len() {
-            let publisher = Kind::Member { topic, publishes: true, subscribes: false, echo_off: false };
-            let publisher = self.join(publisher, Reading::Fast, true).ok_or("nobody listens any more")?;
-            self.settle(Duration::from_millis(300))?;
-            if !self.clients[publisher].is_open() {
-                return Err("the last publisher was not let in".into());
-            }
+            let publisher = self.topics.len() + topic;
             publish(
                 &mut self.clients[publisher],
                 &mut self.topics[topic],
@@ -511,6 +506,9 @@ impl World {
             }
         }
         if !client.is_open() {
+            return Ok(());
+        }
+        if client.mute {
             return Ok(());
         }
         if !client.to_send.is_empty() || !client.echoes.is_empty() || !client.pings.is_empty() {
@@ -555,7 +553,7 @@ impl World {
         for number in 0..self.clients.len() {
             let client = &mut self.clients[number];
             if client.ended.is_none() {
-                if self.dice.happens(128) {
+                if self.dice.happens(128) && !client.leaving && !client.mute {
                     client.close(&mut self.dice);
                 } else {
                     client.ended = Some(Ended::Reset);
@@ -563,7 +561,7 @@ impl World {
                 }
             }
         }
-        self.settle(self.config.topic_idle_timeout + Duration::from_secs(8))?;
+        self.settle(self.config.topic_idle_timeout + Duration::from_secs(12))?;
         for worker in self.workers.iter_mut().flatten() {
             worker.audit_empty()?;
         }
@@ -642,7 +640,7 @@ fn publish(client: &mut Client, topic: &mut Topic, _number: usize, len: usize, s
 
 /// Small bounds, so that they are met.
 fn configuration(dice: &mut Dice, workers: usize) -> Config {
-    let seconds = |dice: &mut Dice, most: usize| Duration::from_millis(500 + dice.below(most * 1000) as u64);
+    let seconds = |dice: &mut Dice, most: usize| Duration::from_millis(1500 + dice.below(most * 1000) as u64);
     let max_message_bytes = [1024, 5000, 40_000, 100_000][dice.below(4)];
     let lag_bytes_max = max_message_bytes.max([1024, 8000, 200_000][dice.below(3)]);
     Config {
