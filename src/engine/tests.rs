@@ -131,6 +131,25 @@ fn a_lone_message_leaves_in_the_tick_that_read_it() {
 }
 
 #[test]
+fn who_connects_in_one_moment_is_not_pinged_in_one_moment() {
+    for after_start in [Duration::ZERO, Duration::from_secs(60)] {
+        let ping_interval = Some(Duration::from_secs(25));
+        let mut test = Test::new(Personality::Readiness, &Config { ping_interval, ..Config::default() });
+        test.pass(after_start);
+        (0..1000).for_each(|_| _ = test.connect("/ws/t"));
+        let mut pings = Vec::new();
+        for _ in 0..26 {
+            let before = test.count("pings_sent");
+            test.pass(Duration::from_secs(1));
+            pings.push(test.count("pings_sent") - before);
+        }
+        assert_eq!(pings.iter().sum::<u64>(), 1000);
+        // Spread evenly over half the interval, 80 would come in each second.
+        assert!(pings.iter().all(|&pings| pings < 200), "{after_start:?}: {pings:?}");
+    }
+}
+
+#[test]
 fn what_piles_up_leaves_in_one_send() {
     let mut test = Test::new(Personality::Readiness, &Config::default());
     let publisher = test.connect("/ws/t?mode=pub");

@@ -131,11 +131,11 @@ impl<D: Driver> Worker<D> {
             outcomes: Vec::new(),
             mail: Batch::default(),
             acceptable: true,
-            accept_after: Tick(0),
+            accept_after: Tick::START,
             surplus: 0,
             draining: None,
-            now: Tick(0),
-            grace_until: Tick(0),
+            now: Tick::START,
+            grace_until: Tick::START,
             events: Vec::new(),
             due: Vec::new(),
             shared,
@@ -258,7 +258,7 @@ impl<D: Driver> Worker<D> {
     /// Reads the clock; true if a new tenth of a second has begun.
     fn read_clock(&mut self) -> bool {
         let tenths = self.driver.now().as_millis() / u128::from(1000 / Tick::PER_SECOND);
-        let now = Tick(u32::try_from(tenths).unwrap_or(u32::MAX));
+        let now = Tick::START.after(u32::try_from(tenths).unwrap_or(u32::MAX));
         let before = std::mem::replace(&mut self.now, now);
         if now.since(before) > STALL {
             self.grace_until = now.after(GRACE);
