@@ -26,6 +26,7 @@ impl<D: Driver> Worker<D> {
     /// What is not as it must be.
     pub fn audit(&mut self) -> Result<(), String> {
         must!(self.in_flight.is_empty(), "sends in flight between turns");
+        self.homes.audit()?;
         self.audit_connections()?;
         self.audit_lanes()
     }
@@ -165,9 +166,13 @@ impl<D: Driver> Worker<D> {
     fn audit_lanes(&mut self) -> Result<(), String> {
         let dirty: HashSet<u32> = self.dirty.iter().copied().collect();
         let (mut seated, mut behind) = (0, 0);
+        // The lag bound, what publishers may be ahead besides, and a segment, which goes as a whole.
+        let kept_max = self.shared.settings.lag.bytes / 4 * 5 + 2 * (256 << 10);
         for index in self.lanes.indices() {
             let record = self.lanes.at(index);
             let (head, needed) = (record.lane.view.head(), record.lane.needed());
+            let kept = head.position.since(record.lane.view.tail());
+            must!(kept <= kept_max, "lane {index} keeps {kept} bytes, {kept_max} are allowed");
             must!(!record.queued || dirty.contains(&index), "lane {index} is not on the dirty list");
             seated += record.lane.len() + record.waiting.len();
             behind += record.lane.behind().len();
