@@ -534,9 +534,9 @@ pub static SLOW_CONSUMER: Key<Words<SlowConsumer>> = Key {
         effect: "A slow consumer is a subscriber whose own socket refuses bytes and that lags more than \
                  `--lag-bytes-max` or `--lag-messages-max`. `disconnect` closes it with 1013 (try again later), or \
                  resets it where its socket no longer takes the close frame. `skip` keeps it: it goes on with what \
-                 is published next, and `stentor_deliveries_skipped` counts what it missed. `latest` is for values \
+                 is published next, and `stentor_deliveries_skipped_total` counts what it missed. `latest` is for values \
                  of which only the newest counts: every visit sends the newest message alone, to slow subscribers \
-                 and to others, and `stentor_deliveries_conflated` counts what was passed over. A message that was \
+                 and to others, and `stentor_deliveries_conflated_total` counts what was passed over. A message that was \
                  begun is always finished. It is never the server's own lateness: when that lags, publishers are \
                  held back. With `skip` and `latest` a subscriber that never reads stays until `--pong-timeout` or \
                  `--write-timeout` ends it.",

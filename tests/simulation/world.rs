@@ -351,7 +351,7 @@ impl World {
             && client.is_open()
         {
             for _ in 0..1 + self.dice.below(3) {
-                publish(client, &mut self.topics[topic], topic, len, self.step, &mut self.dice);
+                publish(client, &mut self.topics[topic], len, self.step, &mut self.dice);
             }
         }
         client.send_something(len, &mut self.dice);
@@ -473,14 +473,7 @@ impl World {
         // One more message for each topic: it comes after all that was held, skipped or conflated.
         for topic in 0..self.topics.len() {
             let publisher = self.topics.len() + topic;
-            publish(
-                &mut self.clients[publisher],
-                &mut self.topics[topic],
-                topic,
-                10,
-                self.step,
-                &mut self.dice,
-            );
+            publish(&mut self.clients[publisher], &mut self.topics[topic], 10, self.step, &mut self.dice);
         }
         self.settle(Duration::from_secs(2))?;
         for number in 0..self.clients.len() {
@@ -631,7 +624,8 @@ fn id(worker: usize) -> WorkerId {
     WorkerId(worker as u16)
 }
 
-fn publish(client: &mut Client, topic: &mut Topic, _number: usize, len: usize, step: u64, dice: &mut Dice) {
+/// A client publishes its next message.
+fn publish(client: &mut Client, topic: &mut Topic, len: usize, step: u64, dice: &mut Dice) {
     let id = (client.id, client.number);
     client.number += 1;
     topic.make(id, step);
