@@ -523,9 +523,11 @@ impl World {
         let (skipped, conflated) = (self.count("deliveries_skipped"), self.count("deliveries_conflated"));
         let (mut seen, mut most) = (0, 0);
         for client in &self.clients {
-            if let (Some(reader), Kind::Member { topic, .. }) = (&client.reader, client.kind) {
-                seen += reader.gaps;
-                most += self.topics[topic].made() - reader.received() as u64;
+            if let Kind::Member { topic, subscribes: true, .. } = client.kind {
+                // Who has not read its 101 may have missed everything.
+                let reader = client.reader.as_ref();
+                seen += reader.map_or(0, |reader| reader.gaps);
+                most += self.topics[topic].made() - reader.map_or(0, Reader::received) as u64;
             }
         }
         let counted = match self.config.slow_consumer {
