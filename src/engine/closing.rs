@@ -182,6 +182,9 @@ impl<D: Driver> Worker<D> {
             self.left(lane);
             key = next;
         }
+        if let Some(extra) = &mut self.connections.warm(slot).extra {
+            extra.pending = 0;
+        }
     }
 
     /// A tenth of a second's share of a drain: closes come spread over `--drain-timeout`, so that clients do

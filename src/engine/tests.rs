@@ -394,6 +394,35 @@ fn while_the_socket_is_full_only_the_newest_ping_is_answered() {
     }
 }
 
+#[test]
+fn nobody_is_timed_out_for_the_servers_own_pause() {
+    let config = Config {
+        ping_interval: Some(Duration::from_secs(2)),
+        pong_timeout: Duration::from_secs(2),
+        message_timeout: Duration::from_secs(2),
+        ..Config::default()
+    };
+    let mut test = Test::new(Personality::Readiness, &config);
+    let (idle, sender) = (test.connect("/ws/t"), test.connect("/ws/t?mode=pub"));
+    test.pass(Duration::from_millis(2500));
+    let asked =
+        |test: &mut Test, client| frames(&test.read(client, LARGE)).iter().any(|(first, _)| *first == 0x89);
+    assert!(asked(&mut test, idle), "a ping is out");
+    test.write(sender, &frame(b"half a message")[..9]);
+    test.ticks(2);
+    // The worker does not run. What its clients send meanwhile has not arrived when it runs again.
+    test.net.advance(Duration::from_secs(30));
+    test.ticks(2);
+    assert!(!test.net.is_gone(idle) && !test.net.is_gone(sender));
+    test.write(idle, &[0x8a, 0x80, 0, 0, 0, 0]);
+    test.write(sender, &frame(b"half a message")[9..]);
+    test.ticks(2);
+    test.pass(Duration::from_millis(1500));
+    assert!(!test.net.is_gone(idle) && test.read(idle, LARGE).starts_with(&served(b"half a message")));
+    test.pass(Duration::from_secs(5));
+    assert!(test.net.is_gone(idle), "but who stays silent goes");
+}
+
 /// What happens while a send has stopped in the middle.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Then {

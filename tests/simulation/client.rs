@@ -1,6 +1,6 @@
 //! Clients: what they are, how they read, what they send.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use stentor::engine::driver::sim::{Dice, Ended, Net, SocketId};
 
@@ -14,6 +14,8 @@ use crate::{
 pub enum Kind {
     /// `/ws/{topic}`.
     Member { topic: usize, publishes: bool, subscribes: bool, echo_off: bool },
+    /// `/multi`: topics come and go.
+    Multi,
     /// `/echo`.
     Echo,
     /// Asks for `/health` again and again.
@@ -61,10 +63,10 @@ pub struct Client {
     pub status: Option<u16>,
     pub close_code: Option<u16>,
     pub ended: Option<Ended>,
-    /// Number of the next message.
-    pub number: u32,
-    /// What it gets of its topic.
-    pub reader: Option<Reader>,
+    /// Number of the next message to each topic.
+    pub numbers: BTreeMap<usize, u32>,
+    /// What it gets of its topics.
+    pub readers: BTreeMap<usize, Reader>,
     /// Payloads that must come back.
     pub echoes: VecDeque<Vec<u8>>,
     /// Payloads of pings that were not answered.
@@ -102,8 +104,8 @@ impl Client {
             status: None,
             close_code: None,
             ended: None,
-            number: 0,
-            reader: None,
+            numbers: BTreeMap::new(),
+            readers: BTreeMap::new(),
             echoes: VecDeque::new(),
             pings: VecDeque::new(),
             responses: 0,
@@ -111,6 +113,11 @@ impl Client {
         };
         client.introduce(max_message, dice);
         client
+    }
+
+    /// Messages that it got.
+    pub fn received(&self) -> usize {
+        self.readers.values().map(Reader::received).sum()
     }
 
     /// Whether messages go both ways, as far as it knows.
@@ -131,6 +138,7 @@ impl Client {
                 &member
             }
             Kind::Echo => "/echo",
+            Kind::Multi => "/multi",
             Kind::Breaker | Kind::HalfMessage => "/ws/t0?mode=pub",
             Kind::Visitor | Kind::Silent => return,
             Kind::Garbage => {
@@ -195,6 +203,11 @@ impl Client {
         }
         let bytes = wire::message(op_code, payload, ping.as_ref().map(|ping| &ping[..]), dice);
         self.to_send.extend(bytes);
+    }
+
+    /// Queues a text message.
+    pub fn send_text(&mut self, text: &[u8], dice: &mut Dice) {
+        self.to_send.extend(wire::message(TEXT, text, None, dice));
     }
 
     /// Says goodbye properly, behind all that it has to say.
@@ -282,6 +295,7 @@ impl Client {
                     return Err("an echo that is not the next".into());
                 }
             }
+            Found::Message(payload) if self.kind == Kind::Multi && payload == b"*" => {}
             Found::Message(payload) => news.push(News::Message(payload)),
             Found::Close(code) => {
                 self.close_code = Some(code);

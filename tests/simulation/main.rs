@@ -13,6 +13,7 @@
 
 mod client;
 mod model;
+mod session;
 mod wire;
 mod world;
 
@@ -24,6 +25,7 @@ use std::{
     },
 };
 
+use stentor::engine::stats::Family;
 use world::{Outcome, World};
 
 fn number(name: &str) -> Option<u64> {
@@ -45,8 +47,10 @@ fn run(seed: u64) -> Result<Outcome, String> {
         }
     };
     Err(format!(
-        "seed {seed}, step {}: {what}\n  the world: {description}\n  again: SEED={seed} cargo test --test simulation",
-        world.step
+        "seed {seed}, step {}: {what}\n  the world: {description}\n  ended so far: {:?}\n  again: SEED={seed} \
+         cargo test --test simulation",
+        world.step,
+        world.reasons(Family::Closed),
     ))
 }
 

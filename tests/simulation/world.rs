@@ -26,7 +26,8 @@ use stentor::{
 
 use crate::{
     client::{Client, Kind, News, Reading},
-    model::{self, Reader, Topic},
+    model::{self, Order, Reader, Topic},
+    session::SimRouter,
 };
 
 const LARGE: usize = 1 << 30;
@@ -67,7 +68,10 @@ pub struct World {
     paused: Vec<Duration>,
     jams: Vec<(usize, usize, Duration)>,
     clients: Vec<Client>,
+    /// The last one has no witness: it may vanish and come back.
     topics: Vec<Topic>,
+    /// Nobody publishes.
+    quiet: bool,
     connections_max: usize,
     hash: Hash,
     /// Turns of workers and acts of clients so far.
@@ -92,7 +96,7 @@ impl World {
         settings.slice_sends = [1, 2, 5, 64][dice.below(4)];
         let shared = Arc::new(Shared::new(
             settings,
-            Arc::new(Routes::new(&config, Box::new(String::new)).expect("the origins are valid")),
+            Arc::new(SimRouter(Routes::new(&config, Box::new(String::new)).expect("the origins are valid"))),
             Arc::new((0..workers).map(|_| Stats::default()).collect()),
             Gauge::new(config.max_topics),
             Gauge::new(config.log_bytes_max),
@@ -104,10 +108,11 @@ impl World {
             paused: vec![Duration::ZERO; workers],
             jams: Vec::new(),
             clients: Vec::new(),
-            topics: (0..topics).map(|_| Topic::default()).collect(),
+            topics: (0..=topics).map(|_| Topic::default()).collect(),
             hash: Hash(0xcbf2_9ce4_8422_2325),
             step: 0,
             turns: 0,
+            quiet: false,
             calm: true,
             draining: false,
             config,
@@ -134,11 +139,11 @@ impl World {
 
     /// The whole life of the world.
     pub fn run(&mut self) -> Result<Outcome, String> {
-        for topic in 0..self.topics.len() {
+        for topic in 0..self.witnessed() {
             let witness = Kind::Member { topic, publishes: false, subscribes: true, echo_off: false };
             self.join(witness, Reading::Fast, true);
         }
-        for topic in 0..self.topics.len() {
+        for topic in 0..self.witnessed() {
             let last = Kind::Member { topic, publishes: true, subscribes: false, echo_off: false };
             self.join(last, Reading::Fast, true);
         }
@@ -155,12 +160,39 @@ impl World {
             self.step()?;
         }
         if self.dice.happens(64) {
+            // Long enough for lanes and topics to go and come back.
+            self.quiet = true;
+            let until = self.net.now() + Duration::from_secs(12);
+            while self.net.now() < until {
+                self.net.advance(Duration::from_millis(self.dice.below(5) as u64));
+                self.step()?;
+            }
+            self.quiet = false;
+            for _ in 0..500 {
+                self.step()?;
+            }
+        }
+        if self.dice.happens(64) {
             self.drain()?;
         } else {
             self.quiesce()?;
             self.leave()?;
         }
         Ok(self.outcome())
+    }
+
+    /// Topics with a witness: client 0 has that of topic 0, and so on.
+    fn witnessed(&self) -> usize {
+        self.topics.len() - 1
+    }
+
+    fn order_of(&self, topic: usize) -> Order {
+        match self.config.slow_consumer {
+            _ if topic >= self.witnessed() => Order::OfEachPublisher,
+            SlowConsumer::Disconnect => Order::Whole,
+            SlowConsumer::Skip => Order::WithGaps,
+            SlowConsumer::Latest => Order::OfEachPublisher,
+        }
     }
 
     fn step(&mut self) -> Result<(), String> {
@@ -181,6 +213,13 @@ impl World {
             965..975 => self.net.advance(Duration::from_millis(self.dice.below(100) as u64)),
             975..990 => self.somebody_comes(),
             _ => self.somebody_goes(),
+        }
+        if self.step.is_multiple_of(64) {
+            for number in 0..self.clients.len() {
+                if self.clients[number].good {
+                    self.act(number)?;
+                }
+            }
         }
         let now = self.net.now();
         let shared = Arc::clone(&self.shared);
@@ -274,9 +313,9 @@ impl World {
             9..14 => {
                 Kind::Member { topic, publishes: true, subscribes: true, echo_off: flip(&mut self.dice) }
             }
-            14 | 15 => Kind::Echo,
-            16 => Kind::Visitor,
-            17 => [Kind::Silent, Kind::Garbage, Kind::HalfHead][self.dice.below(3)],
+            14 => Kind::Echo,
+            15 | 16 => Kind::Multi,
+            17 => [Kind::Visitor, Kind::Silent, Kind::Garbage, Kind::HalfHead][self.dice.below(4)],
             18 => Kind::Breaker,
             _ => Kind::HalfMessage,
         };
@@ -292,7 +331,7 @@ impl World {
     }
 
     fn somebody_goes(&mut self) {
-        let number = 2 * self.topics.len() + self.dice.below(self.clients.len());
+        let number = 2 * self.witnessed() + self.dice.below(self.clients.len());
         let Some(client) = self.clients.get_mut(number).filter(|client| client.ended.is_none()) else {
             return;
         };
@@ -325,7 +364,7 @@ impl World {
             Reading::Stalling | Reading::Never => 0,
         };
         self.read(number, most)?;
-        if !self.calm && self.clients[number].to_send.len() < 4000 {
+        if !self.calm && !self.quiet && self.clients[number].to_send.len() < 4000 {
             self.talk(number);
         }
         let most =
@@ -336,7 +375,7 @@ impl World {
 
     fn talk(&mut self, number: usize) {
         // The witnesses, and those that publish the last message.
-        let waits = number < 2 * self.topics.len();
+        let waits = number < 2 * self.witnessed();
         let max = self.config.max_message_bytes - 30;
         let len = match self.dice.below(20) {
             0 => self.dice.below(max),
@@ -347,18 +386,22 @@ impl World {
         if waits {
             return;
         }
+        if client.kind == Kind::Multi && client.is_open() {
+            self.talk_multi(number, len.min(max - 10));
+            return;
+        }
         if let Kind::Member { topic, publishes: true, .. } = client.kind
             && client.is_open()
         {
             for _ in 0..1 + self.dice.below(3) {
-                publish(client, &mut self.topics[topic], len, self.step, &mut self.dice);
+                publish(client, &mut self.topics, topic, len, self.step, &mut self.dice);
             }
         }
         client.send_something(len, &mut self.dice);
     }
 
     fn read(&mut self, number: usize, most: usize) -> Result<(), String> {
-        let World { clients, net, dice, hash, topics, step, .. } = self;
+        let World { clients, net, dice, hash, .. } = self;
         let client = &mut clients[number];
         hash.add(&number.to_le_bytes());
         let about = {
@@ -367,30 +410,64 @@ impl World {
         };
         let client_news = client.read(net, most, dice, &mut |bytes| hash.add(bytes));
         let news = client_news.map_err(about)?;
-        let client = &mut self.clients[number];
         for news in news {
-            let Kind::Member { topic, subscribes, echo_off, .. } = client.kind else { continue };
             match news {
-                News::Opened if subscribes => {
-                    let leaves_out = echo_off.then_some(client.id);
-                    client.reader = Some(Reader::new(leaves_out, self.config.slow_consumer, *step));
-                }
-                News::Opened => {}
-                News::Message(payload) => {
-                    let what = |what: String| format!("client {number} on topic {topic}: {what}");
-                    let id = model::identify(&payload).map_err(what)?;
-                    let Some(reader) = &mut client.reader else {
-                        return Err(what("a message nobody asked for".into()));
-                    };
-                    reader.got(id);
-                    if number < topics.len() && self.config.slow_consumer != SlowConsumer::Latest {
-                        topics[topic].witnessed(id).map_err(what)?;
-                    }
-                    reader.check(&topics[topic]).map_err(what)?;
-                }
+                News::Opened => self.opened(number),
+                News::Message(payload) => self.got(number, &payload)?,
             }
         }
         self.check_close(number)
+    }
+
+    fn opened(&mut self, number: usize) {
+        let step = self.step;
+        let (topic, leaves_out, opened) = match self.clients[number].kind {
+            Kind::Member { topic, subscribes: true, echo_off, .. } => {
+                (topic, echo_off.then_some(number), Some(step))
+            }
+            // It is subscribed to one from the start.
+            Kind::Multi => (0, None, Some(step)),
+            _ => return,
+        };
+        let reader = Reader::new(self.order_of(topic), leaves_out, opened);
+        self.clients[number].readers.insert(topic, reader);
+    }
+
+    fn got(&mut self, number: usize, payload: &[u8]) -> Result<(), String> {
+        let (topic, id) = model::identify(payload).map_err(|what| format!("client {number}: {what}"))?;
+        let what = |what: String| format!("client {number} on topic {topic}: {what}");
+        let Some(reader) = self.clients[number].readers.get_mut(&topic) else {
+            return Err(what("a message nobody asked for".into()));
+        };
+        reader.got(id);
+        if number < self.topics.len() - 1 && self.config.slow_consumer != SlowConsumer::Latest {
+            self.topics[topic].witnessed(id).map_err(what)?;
+        }
+        reader.check(&self.topics[topic]).map_err(what)
+    }
+
+    /// Publishes, subscribes or unsubscribes somewhere.
+    fn talk_multi(&mut self, number: usize, len: usize) {
+        let topic = self.dice.below(self.witnessed());
+        let order = self.order_of(topic);
+        let World { clients, topics, dice, step, .. } = self;
+        let client = &mut clients[number];
+        match dice.below(4) {
+            0 => {
+                let reader = Reader::new(order, None, None);
+                let reader = client.readers.entry(topic).or_insert(reader);
+                reader.subscribed = true;
+                client.send_text(format!("+t{topic}").as_bytes(), dice);
+            }
+            1 => {
+                if let Some(reader) = client.readers.get_mut(&topic) {
+                    reader.subscribed = false;
+                    reader.was_away += 1;
+                }
+                client.send_text(format!("-t{topic}").as_bytes(), dice);
+            }
+            _ => publish(client, topics, topic, len, *step, dice),
+        }
     }
 
     /// Whether the client was closed for a reason.
@@ -411,7 +488,11 @@ impl World {
             1000 => client.leaving,
             1001 => self.draining,
             // The logs or half messages may be full for whoever comes in their way.
-            1013 => !client.good || self.config.assembly_bytes_max < LARGE,
+            1013 => {
+                !client.good
+                    || self.config.assembly_bytes_max < LARGE
+                    || self.config.max_topics < self.topics.len()
+            }
             1008 => !client.good || client.misbehaved,
             1002 | 1007 | 1009 => client.misbehaved,
             _ => false,
@@ -428,10 +509,10 @@ impl World {
             for number in 0..self.clients.len() {
                 if self.clients[number].ended.is_none() {
                     let unsent = self.clients[number].to_send.len();
-                    let received = self.clients[number].reader.as_ref().map_or(0, Reader::received);
+                    let received = self.clients[number].received();
                     self.act(number)?;
                     let client = &self.clients[number];
-                    let now_received = client.reader.as_ref().map_or(0, Reader::received);
+                    let now_received = client.received();
                     if unsent > client.to_send.len() || now_received > received || client.ended.is_some() {
                         quiet_since = before.1;
                     }
@@ -471,9 +552,9 @@ impl World {
         }
         self.settle(Duration::from_secs(5))?;
         // One more message for each topic: it comes after all that was held, skipped or conflated.
-        for topic in 0..self.topics.len() {
-            let publisher = self.topics.len() + topic;
-            publish(&mut self.clients[publisher], &mut self.topics[topic], 10, self.step, &mut self.dice);
+        for topic in 0..self.witnessed() {
+            let publisher = self.witnessed() + topic;
+            publish(&mut self.clients[publisher], &mut self.topics, topic, 10, self.step, &mut self.dice);
         }
         self.settle(Duration::from_secs(2))?;
         for number in 0..self.clients.len() {
@@ -488,14 +569,12 @@ impl World {
     fn check_in_the_end(&mut self, number: usize) -> Result<(), String> {
         let client = &mut self.clients[number];
         let said_all = client.is_open() || (client.leaving && client.close_code == Some(1000));
-        if let Kind::Member { topic, publishes: true, .. } = client.kind
-            && said_all
-            && !client.misbehaved
-            && self.config.slow_consumer != SlowConsumer::Latest
-        {
-            let topic = &self.topics[topic];
-            if let Some(lost) = (0..client.number).find(|&number| !topic.has((client.id, number))) {
-                return Err(format!("its message {lost} of {} was lost", client.number));
+        if said_all && !client.misbehaved && self.config.slow_consumer != SlowConsumer::Latest {
+            for (&at, &numbers) in client.numbers.iter().filter(|(at, _)| **at < self.topics.len() - 1) {
+                let topic = &self.topics[at];
+                if let Some(lost) = (0..numbers).find(|&number| !topic.has((client.id, number))) {
+                    return Err(format!("its message {lost} of {numbers} to topic {at} was lost"));
+                }
             }
         }
         if !client.is_open() {
@@ -512,10 +591,12 @@ impl World {
                 client.pings.len()
             ));
         }
-        match (&mut client.reader, client.kind) {
-            (Some(reader), Kind::Member { topic, .. }) => reader.check_complete(&self.topics[topic]),
-            _ => Ok(()),
-        }
+        let witnessed = self.topics.len() - 1;
+        let mut readers =
+            client.readers.iter_mut().filter(|(topic, reader)| **topic < witnessed && reader.subscribed);
+        readers.try_for_each(|(topic, reader)| {
+            reader.check_complete(&self.topics[*topic]).map_err(|what| format!("on topic {topic}: {what}"))
+        })
     }
 
     /// What was left out was counted, and no more than that.
@@ -523,12 +604,15 @@ impl World {
         let (skipped, conflated) = (self.count("deliveries_skipped"), self.count("deliveries_conflated"));
         let (mut seen, mut most) = (0, 0);
         for client in &self.clients {
-            if let Kind::Member { topic, subscribes: true, .. } = client.kind {
-                // Who has not read its 101 may have missed everything.
-                let reader = client.reader.as_ref();
-                seen += reader.map_or(0, |reader| reader.gaps);
-                most += self.topics[topic].made() - reader.map_or(0, Reader::received) as u64;
-            }
+            let topics = match client.kind {
+                Kind::Member { topic, subscribes: true, .. } => topic..topic + 1,
+                Kind::Multi => 0..self.topics.len(),
+                _ => continue,
+            };
+            seen += client.readers.values().map(|reader| reader.gaps).sum::<u64>();
+            // Who has not read its 101 may have missed everything.
+            let made: u64 = self.topics[topics].iter().map(Topic::made).sum();
+            most += made - client.received() as u64;
         }
         let counted = match self.config.slow_consumer {
             SlowConsumer::Disconnect => {
@@ -598,15 +682,18 @@ impl World {
         self.shared.stats.iter().map(one).sum()
     }
 
+    /// Why what happened to clients.
+    pub fn reasons(&self, family: Family) -> Vec<(&'static str, u64)> {
+        self.shared.stats.iter().flat_map(|stats| stats.reasons(family)).collect()
+    }
+
     fn outcome(&mut self) -> Outcome {
         let mut counts = Vec::new();
         for stats in self.shared.stats.iter() {
             counts.extend(stats.all().flat_map(|(.., value)| value.to_le_bytes()));
         }
         self.hash.add(&counts);
-        let reasons = |family| -> u64 {
-            self.shared.stats.iter().flat_map(|stats| stats.reasons(family)).map(|(_, count)| count).sum()
-        };
+        let reasons = |family| self.reasons(family).iter().map(|(_, count)| count).sum();
         Outcome {
             hash: self.hash.0,
             turns: self.turns,
@@ -626,12 +713,18 @@ fn id(worker: usize) -> WorkerId {
     WorkerId(worker as u16)
 }
 
-/// A client publishes its next message.
-fn publish(client: &mut Client, topic: &mut Topic, len: usize, step: u64, dice: &mut Dice) {
-    let id = (client.id, client.number);
-    client.number += 1;
-    topic.make(id, step);
-    client.send_message(&model::payload(id, len), dice);
+/// A client publishes its next message to a topic.
+fn publish(client: &mut Client, topics: &mut [Topic], topic: usize, len: usize, step: u64, dice: &mut Dice) {
+    let number = client.numbers.entry(topic).or_default();
+    let id = (client.id, *number);
+    *number += 1;
+    topics[topic].make(id, step);
+    let payload = model::payload(topic, id, len);
+    if client.kind == Kind::Multi {
+        client.send_text(&[format!("=t{topic} ").as_bytes(), &payload].concat(), dice);
+    } else {
+        client.send_message(&payload, dice);
+    }
 }
 
 /// Small bounds, so that they are met.
