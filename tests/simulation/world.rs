@@ -281,7 +281,8 @@ impl World {
 
     fn jam(&mut self) {
         let (from, to) = (self.dice.below(self.workers.len()), self.dice.below(self.workers.len()));
-        let until = self.net.now() + Duration::from_millis(self.dice.below(30) as u64);
+        let most = if self.dice.happens(40) { 600 } else { 30 };
+        let until = self.net.now() + Duration::from_millis(self.dice.below(most) as u64);
         self.shared.jam_mail(id(from), id(to), true);
         self.jams.push((from, to, until));
     }
