@@ -166,7 +166,7 @@ struct State {
     now: Duration,
     weather: Weather,
     dice: Dice,
-    /// Where the bytes of the last sends lay, if somebody wants to know.
+    /// Where bytes lay that were to be sent, if somebody wants to know.
     sends: Option<Vec<(SocketId, usize, usize)>>,
     /// Where the last received bytes were put, likewise.
     receives: Option<Vec<(SocketId, usize, usize)>>,
@@ -326,7 +326,8 @@ impl Net {
         (state.sends, state.receives) = (Some(Vec::new()), Some(Vec::new()));
     }
 
-    /// Sends and receives since the trace began: the socket, where the bytes lay, how many they were.
+    /// Sends and receives since the trace began: the socket, where the bytes lay, how many they were. Of a
+    /// send all that it was given, whatever the socket took.
     #[expect(clippy::type_complexity, reason = "two lists of the same, for tests")]
     pub fn traced(&self) -> (Vec<(SocketId, usize, usize)>, Vec<(SocketId, usize, usize)>) {
         let state = self.0.borrow();
@@ -364,7 +365,11 @@ impl State {
         if !socket.wire.is_empty() {
             let all = socket.wire.len();
             let arriving = if dice.happens(weather.pieces) { 1 + dice.below(all) } else { all };
-            socket.inbound.extend(socket.wire.drain(..arriving));
+            if arriving == all {
+                socket.inbound.append(&mut socket.wire);
+            } else {
+                socket.inbound.extend(socket.wire.drain(..arriving));
+            }
             socket.readable = true;
         }
         let at_end = socket.client_finished && socket.wire.is_empty();
@@ -379,8 +384,9 @@ impl State {
         !socket.wire.is_empty()
     }
 
-    fn send<'a>(&mut self, id: SocketId, parts: impl Iterator<Item = &'a [u8]>) -> Sent {
-        let State { sockets, weather, dice, sends, .. } = self;
+    /// Sends `asked` bytes: `parts`, of which a client that discards needs none.
+    fn send<'a>(&mut self, id: SocketId, asked: usize, parts: impl Iterator<Item = &'a [u8]>) -> Sent {
+        let State { sockets, weather, dice, .. } = self;
         let socket = &mut sockets[id.0];
         let weather = if socket.sheltered { Weather::default() } else { *weather };
         if socket.broken {
@@ -390,27 +396,29 @@ impl State {
         if room > 1 && dice.happens(weather.short_send) {
             room = dice.below(room.min(4096));
         }
-        let mut taken = 0;
-        for part in parts {
-            let bytes = part.len().min(room - taken);
-            if !socket.discards {
+        let taken = asked.min(room);
+        if !socket.discards {
+            let mut left = taken;
+            for part in parts {
+                let bytes = part.len().min(left);
                 socket.outbound.extend(&part[..bytes]);
-            }
-            if let Some(sends) = sends {
-                sends.push((id, part.as_ptr().addr(), bytes));
-            }
-            taken += bytes;
-            if bytes < part.len() {
-                socket.wants_room = true;
-                break;
+                left -= bytes;
             }
         }
+        socket.wants_room |= taken < asked;
         socket.sent += taken as u64;
         let wants_room = socket.wants_room && socket.has_room();
         if wants_room {
             self.list(id);
         }
         if taken == 0 { Sent::Refused } else { Sent::Bytes(taken) }
+    }
+
+    /// Remembers where bytes lie that are sent.
+    fn trace(&mut self, id: SocketId, part: &[u8]) {
+        if let Some(sends) = &mut self.sends {
+            sends.push((id, part.as_ptr().addr(), part.len()));
+        }
     }
 }
 
@@ -423,9 +431,17 @@ pub struct Sim {
     net: Net,
     worker: usize,
     personality: Personality,
-    /// Sends to be made at the submit. Only the bytes' copy is kept: the engine keeps the bytes in place.
-    queued: Vec<(u32, Vec<u8>)>,
+    /// Sends to be made at the submit.
+    queued: Vec<Queued>,
     slots: Vec<Option<SocketId>>,
+}
+
+/// A send that is to be made at the submit. A copy of the bytes stands for those that the engine keeps in
+/// place; for a client that discards their number is enough, so that nothing is allocated for it.
+struct Queued {
+    slot: u32,
+    asked: usize,
+    copy: Vec<u8>,
 }
 
 impl Sim {
@@ -433,13 +449,20 @@ impl Sim {
         self.slots.get(slot as usize).copied().flatten()
     }
 
-    fn queue<'a>(&mut self, slot: u32, parts: impl Iterator<Item = &'a [u8]>) -> Sent {
+    fn queue<'a>(&mut self, slot: u32, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Sent {
         let Some(id) = self.socket(slot) else { return Sent::Failed };
+        let mut state = self.net.0.borrow_mut();
+        let asked = parts.clone().map(<[u8]>::len).sum();
+        parts.clone().for_each(|part| state.trace(id, part));
         if self.personality == Personality::Readiness {
-            return self.net.0.borrow_mut().send(id, parts);
+            return state.send(id, asked, parts);
         }
-        assert!(self.queued.iter().all(|(other, _)| *other != slot), "one send in flight per connection");
-        self.queued.push((slot, parts.flatten().copied().collect()));
+        assert!(self.queued.iter().all(|other| other.slot != slot), "one send in flight per connection");
+        let mut copy = Vec::new();
+        if !state.sockets[id.0].discards {
+            parts.for_each(|part| copy.extend_from_slice(part));
+        }
+        self.queued.push(Queued { slot, asked, copy });
         Sent::Queued
     }
 }
@@ -532,7 +555,7 @@ impl Driver for Sim {
             return Received::Failed(ErrorKind::ConnectionReset);
         }
         let bytes = buffer.len().min(socket.inbound.len());
-        buffer.iter_mut().zip(socket.inbound.drain(..bytes)).for_each(|(to, byte)| *to = byte);
+        io::Read::read_exact(&mut socket.inbound, &mut buffer[..bytes]).expect("so many are there");
         if let Some(receives) = receives {
             receives.push((id, buffer.as_ptr().addr(), bytes));
         }
@@ -554,10 +577,11 @@ impl Driver for Sim {
     }
 
     fn submit(&mut self, outcomes: &mut Vec<(u32, Sent)>) {
-        for (slot, bytes) in std::mem::take(&mut self.queued) {
-            let id = self.socket(slot).expect("a connection with a send in flight is not removed");
-            let sent = self.net.0.borrow_mut().send(id, std::iter::once(&bytes[..]));
-            if sent != Sent::Bytes(bytes.len()) {
+        let Sim { net, queued, slots, .. } = self;
+        for Queued { slot, asked, copy } in queued.drain(..) {
+            let id = slots[slot as usize].expect("a connection with a send in flight is not removed");
+            let sent = net.0.borrow_mut().send(id, asked, std::iter::once(&copy[..]));
+            if sent != Sent::Bytes(asked) {
                 outcomes.push((slot, sent));
             }
         }
@@ -569,7 +593,7 @@ impl Driver for Sim {
     }
 
     fn remove(&mut self, slot: u32, end: End) {
-        assert!(self.queued.iter().all(|(other, _)| *other != slot), "slot {slot} has a send in flight");
+        assert!(self.queued.iter().all(|other| other.slot != slot), "slot {slot} has a send in flight");
         let Some(id) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
         let mut state = self.net.0.borrow_mut();
         let State { sockets, dice, .. } = &mut *state;
