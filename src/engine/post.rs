@@ -86,7 +86,8 @@ impl<D: Driver> Worker<D> {
     }
 
     fn post_floors(&mut self) {
-        for lane in std::mem::take(&mut self.floors) {
+        let mut lanes = std::mem::take(&mut self.floors);
+        for lane in lanes.drain(..) {
             let Some(record) = self.lanes.get(lane) else { continue };
             let floor = record.lane.floor();
             let Some(topic) = record.topic else { continue };
@@ -103,6 +104,8 @@ impl<D: Driver> Worker<D> {
             }
             self.trim(lane);
         }
+        // Used again: there are floors after every lap.
+        self.floors = lanes;
     }
 
     fn post_heads(&mut self) {
