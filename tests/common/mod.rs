@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod crowd;
+pub mod in_memory;
 pub mod process;
 pub mod refusals;
 
