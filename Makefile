@@ -18,5 +18,5 @@ check: ## Format, lints, unit and property tests, 200 simulated worlds: the quic
 test: ## Everything, with clients from outside; installs what that takes and says so
 	scripts/test
 
-bench: ## Benchmarks of the hot path, without sockets
+bench: ## Benchmarks of the hot path, without sockets (about three minutes)
 	cargo bench --bench hot_path

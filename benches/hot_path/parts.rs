@@ -1,10 +1,10 @@
-//! The hot path without sockets: unmasking, reading a frame, appending to a log, a lap of the sweep's ring.
-//! Each bench checks its answer.
+//! The parts of the hot path: a frame's header, unmasking, validation, the server's header, a log, a lap of the
+//! sweep's ring.
 
 use std::hint::black_box;
 
-use bytes::BytesMut;
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use bytes::{Bytes, BytesMut};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use stentor::{
     broker::{
         ids::{Mark, Position, Tick},
@@ -12,24 +12,30 @@ use stentor::{
         limits::Gauge,
         log::{Log, Unit},
     },
-    protocol::ws::{Event, Inbox, Limits, Reader, unmask},
+    protocol::ws::{Event, HEADER_ROOM, Inbox, Kind, Limits, Message, Payload, Reader, parse_header, unmask},
 };
+
+use crate::common::client::{TEXT, frame, header, server_frame};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A client's masked text frame.
-fn frame(payload: &[u8]) -> Vec<u8> {
-    let mut frame = match payload.len() {
-        len @ 0..126 => vec![0x81, 0x80 | u8::try_from(len).unwrap()],
-        len @ 126..65536 => [&[0x81, 0x80 | 126][..], &u16::try_from(len).unwrap().to_be_bytes()].concat(),
-        len => [&[0x81, 0x80 | 127][..], &(len as u64).to_be_bytes()].concat(),
-    };
-    frame.extend(MASK);
-    frame.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ MASK[i % 4]));
-    frame
+/// Headers of the three lengths.
+pub fn parsing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("parse_header");
+    group.throughput(Throughput::Elements(1));
+    for len in [64, 1024, 65536] {
+        group.bench_function(BenchmarkId::from_parameter(len), |bencher| {
+            let bytes = header(TEXT, len);
+            let parsed = parse_header(&bytes).unwrap().unwrap();
+            assert_eq!((parsed.payload_len, parsed.header_len, parsed.mask), (len, bytes.len(), MASK));
+            bencher.iter(|| parse_header(black_box(&bytes)));
+        });
+    }
+    group.finish();
 }
 
-fn unmasking(criterion: &mut Criterion) {
+/// In place.
+pub fn unmasking(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("unmask");
     for len in [16, 64, 1024, 65536] {
         group.throughput(Throughput::Bytes(len as u64));
@@ -43,14 +49,60 @@ fn unmasking(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// UTF-8, as whole messages are validated, beside the standard library's own.
+pub fn validating(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("utf8");
+    for (name, character) in [("ascii", 'a'), ("2_byte", 'Я'), ("3_byte", '語')] {
+        for len in [64, 16 << 10] {
+            let mut text = String::from(character).repeat(len / character.len_utf8());
+            text.extend(std::iter::repeat_n('.', len - text.len()));
+            let bytes = text.clone().into_bytes();
+            group.throughput(Throughput::Bytes(len as u64));
+            group.bench_function(BenchmarkId::new(name, len), |bencher| {
+                let mut buffer = bytes.clone();
+                let payload = Payload::Borrowed { buffer: &mut buffer, start: 0 };
+                let message = Message { kind: Kind::Text, payload };
+                assert_eq!(message.text(), Some(&text[..]));
+                bencher.iter(|| black_box(&message).text().is_some());
+            });
+            group.bench_function(BenchmarkId::new(format!("{name}_std"), len), |bencher| {
+                assert_eq!(str::from_utf8(&bytes), Ok(&text[..]));
+                bencher.iter(|| str::from_utf8(black_box(&bytes)).is_ok());
+            });
+        }
+    }
+    group.finish();
+}
+
+/// The server's header over the client's: the same few bytes, whatever the payload.
+pub fn rewriting(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rewrite_header");
+    group.throughput(Throughput::Elements(1));
+    for len in [64, 1024, 65536] {
+        group.bench_function(BenchmarkId::from_parameter(len), |bencher| {
+            let mut buffer = vec![b'a'; HEADER_ROOM + 4 + len];
+            let expected = server_frame(TEXT, &vec![b'a'; len]);
+            let mut rewrite = |check: bool| {
+                let payload = Payload::Borrowed { buffer: black_box(&mut buffer), start: HEADER_ROOM + 4 };
+                let frame = payload.into_frame(Kind::Text);
+                assert!(!check || frame.bytes() == expected);
+                frame.bytes().len()
+            };
+            rewrite(true);
+            bencher.iter(|| rewrite(false));
+        });
+    }
+    group.finish();
+}
+
 /// Header, unmasking, UTF-8 and the server's header written over the client's.
-fn reading(criterion: &mut Criterion) {
+pub fn reading(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("read_text_frame");
     let limits = Limits { message_bytes_max: 1 << 20, fragments_max: 1000 };
     for len in [16, 64, 1024, 16384] {
         let text: String = "Привет, мир! ".chars().cycle().take(len / 2).collect();
         let payload = text.into_bytes();
-        let received = frame(&payload);
+        let received = frame(TEXT, &payload);
         group.throughput(Throughput::Bytes(payload.len() as u64));
         group.bench_function(BenchmarkId::from_parameter(len), |bencher| {
             bencher.iter_batched_ref(
@@ -74,7 +126,8 @@ fn reading(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn appending(criterion: &mut Criterion) {
+/// Small units are copied; one of 64 KiB stays in its buffer.
+pub fn appending(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("log_append");
     for len in [66, 1028, 16388] {
         group.throughput(Throughput::Bytes(len as u64));
@@ -89,11 +142,23 @@ fn appending(criterion: &mut Criterion) {
             assert_eq!((log.head().position.0 - Position::START.0) / len as u64, log.head().offset.0);
         });
     }
+    let len = 64 << 10;
+    group.throughput(Throughput::Elements(1));
+    group.bench_function(BenchmarkId::from_parameter(len), |bencher| {
+        let unit = Bytes::from(vec![7; len as usize]);
+        let gauge = Gauge::new(1 << 30);
+        let mut log = Log::default();
+        bencher.iter(|| {
+            log.append(&Unit::Owned(black_box(unit.clone())), Tick(0), &gauge).unwrap();
+            log.posted(log.head().position);
+        });
+        assert_eq!((log.head().position.0 - Position::START.0) / len, log.head().offset.0);
+    });
     group.finish();
 }
 
 /// What a lap costs beside the sends: find the next entry, compare, move the cursor.
-fn lap(criterion: &mut Criterion) {
+pub fn lap(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("lap");
     for entries in [1u32, 100, 10_000] {
         group.throughput(Throughput::Elements(u64::from(entries)));
@@ -132,6 +197,3 @@ fn lap(criterion: &mut Criterion) {
     }
     group.finish();
 }
-
-criterion_group!(benches, unmasking, reading, appending, lap);
-criterion_main!(benches);
