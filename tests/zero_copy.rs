@@ -131,7 +131,8 @@ fn a_large_frame_of_which_little_comes_first_is_copied_in_part_and_sent_to_all_f
     });
 }
 
-/// A smaller message would keep its receive buffer alive: it is copied into the log, once for all.
+/// A smaller message would keep its receive buffer alive: it is copied into the log, once for all. (On its way to a home
+/// on another worker it is copied into the mail as well, which is not seen here.)
 #[test]
 fn a_smaller_frame_is_copied_once_for_all_subscribers() {
     for personality in PERSONALITIES {
