@@ -3,12 +3,13 @@
 //! A sender that finds a mailbox locked keeps its mail for the next turn: nobody ever waits for a worker
 //! that the system has descheduled. A worker is woken only if it sleeps ([`Post::sleep`]).
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError, TryLockError,
-    atomic::{AtomicBool, Ordering, fence},
-};
+use std::sync::{PoisonError, TryLockError, atomic::Ordering};
 
-use super::{driver::Wake, mail::Batch};
+use super::{
+    driver::Wake,
+    mail::Batch,
+    sync::{AtomicBool, Mutex, MutexGuard, fence},
+};
 use crate::broker::ids::WorkerId;
 
 struct Mailbox<S> {
@@ -113,9 +114,12 @@ impl<S> Post<S> {
     /// Wakes `to` if it sleeps.
     pub fn ring(&self, to: WorkerId) {
         fence(Ordering::SeqCst);
-        let bell = &self.bells[to.index()];
-        if bell.sleeps.load(Ordering::Relaxed) && bell.sleeps.swap(false, Ordering::Relaxed) {
-            (bell.wake)();
+        let Bell { sleeps, wake } = &self.bells[to.index()];
+        // Who takes the flag down wakes, and nobody writes to it otherwise.
+        if sleeps.load(Ordering::Relaxed)
+            && sleeps.compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            wake();
         }
     }
 
@@ -139,6 +143,9 @@ fn lock<T>(mutex: &Mutex<T>, patience: Patience) -> Option<MutexGuard<'_, T>> {
         },
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {

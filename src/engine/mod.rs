@@ -14,6 +14,7 @@
 //! | `due`, `deadlines` | timeouts and pings |
 //! | `post`, `mail`, `mailboxes`, `outbox` | mail between workers, push-back by credits |
 //! | `stats` | counters |
+//! | `sync` | what threads share the mailboxes by |
 //! | `driver` | sockets |
 //!
 //! Feeding never writes to a socket: sends happen in the sweep and the flush. Only the tick reads the
@@ -39,6 +40,7 @@ pub mod shared;
 pub mod stats;
 mod subscribe;
 mod sweep;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod worker;
