@@ -9,10 +9,11 @@ help: ## List the targets
 run: ## Run the server on http://127.0.0.1:8080/ (release build)
 	cargo run --release
 
-check: ## Format, lints, unit and property tests: the quick round, without installing anything
+check: ## Format, lints, unit and property tests, 200 simulated worlds: the quick round, without installing anything
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace --lib --bins
+	SEEDS=200 cargo test --test simulation
 
 test: ## Everything, with clients from outside; installs what that takes and says so
 	scripts/test

@@ -108,6 +108,7 @@ fn lap(criterion: &mut Criterion) {
                     connection: subscription,
                     subscription,
                     holes: false,
+                    lost: false,
                 });
             }
             bencher.iter(|| {

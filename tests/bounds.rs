@@ -61,6 +61,7 @@ fn topics() {
     let mut publisher = Client::open(&server, "/ws/other?mode=pub");
     publisher.send_text("x");
     assert_eq!(publisher.close_frame().0, Some(1013));
+    assert_eq!(server.metrics().reason("refused", "too_many_topics"), 2);
     // What exists can be used.
     let mut second = Client::open(&server, "/ws/1");
     clients[1].send_text("unhurt");
@@ -86,6 +87,9 @@ fn messages_and_fragments() {
     let mut client = Client::open(&server, "/echo");
     client.send(&[frame(0x02, b""), frame(0, b"").repeat(4)].concat());
     assert_eq!(client.close_frame().0, Some(1008));
+    let metrics = server.metrics();
+    assert_eq!(metrics.reason("protocol_errors", "message_too_big"), 1);
+    assert_eq!(metrics.reason("protocol_errors", "too_many_fragments"), 1);
 }
 
 #[test]
@@ -94,6 +98,7 @@ fn half_messages_of_all_clients_together() {
         TestServer::start(&Config { assembly_bytes_max: 256 << 10, max_message_bytes: 64 << 10, ..config() });
     let payload = Rng(1).bytes(60_000);
     let bytes = frame(BINARY, &payload);
+    let mut all_refused = 0;
     for _ in 0..2 {
         let mut clients: Vec<_> = (0..30).map(|_| Client::open(&server, "/echo")).collect();
         let before = server.metrics().sum("bytes_received");
@@ -120,6 +125,7 @@ fn half_messages_of_all_clients_together() {
             }
         }
         assert!((1..=8).contains(&served) && refused == 30 - served, "{served} served, {refused} refused");
+        all_refused += refused;
         server.until_connections(0);
         // All was given back.
         let mut client = Client::open(&server, "/echo");
@@ -128,7 +134,9 @@ fn half_messages_of_all_clients_together() {
         client.close();
         server.until_connections(0);
     }
-    assert_eq!(server.metrics().sum("protocol_errors"), 0);
+    let metrics = server.metrics();
+    assert_eq!(metrics.reason("closed", "assembly_full"), all_refused);
+    assert_eq!((metrics.sum("protocol_errors"), metrics.sum("assembly_bytes")), (0, 0));
 }
 
 #[test]
@@ -166,8 +174,12 @@ fn who_does_not_take_its_echoes_is_not_read() {
 
 #[test]
 fn who_does_not_take_its_responses_is_not_read() {
-    let server =
-        TestServer::start(&Config { reply_bytes_max: 64 << 10, send_buffer_bytes: 16 << 10, ..config() });
+    let server = TestServer::start(&Config {
+        reply_bytes_max: 64 << 10,
+        send_buffer_bytes: 16 << 10,
+        handshake_timeout: Duration::from_secs(2),
+        ..config()
+    });
     let client = Client::narrow(&server);
     let requests = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(20_000);
     let mut sender = client.sender();
@@ -182,8 +194,9 @@ fn who_does_not_take_its_responses_is_not_read() {
         std::mem::replace(&mut last, answered) == answered && answered > 0
     });
     assert!(last < 2_000, "{last} of 20000 requests were answered");
-    client.stream.shutdown(std::net::Shutdown::Both).expect("open");
-    writer.join().expect("no panic");
+    // The time of the next request runs out, since none is taken.
+    server.until("it is counted", |metrics| metrics.reason("closed", "handshake_timeout") == 1);
+    writer.join().expect("cut off");
     drop(client);
     server.until_connections(0);
 }

@@ -1,4 +1,5 @@
-//! The way in: requests over real sockets, what becomes a WebSocket, and what every refusal looks like.
+//! The way in: requests over real sockets, what becomes a WebSocket, and who may come in. What can't be a request is
+//! in `bad_requests.rs`.
 
 mod common;
 
@@ -8,22 +9,9 @@ use common::{
     Client, Frame, TestServer,
     client::{BINARY, TEXT, upgrade_request},
     config, frame,
+    refusals::{changed, check_refusals, get},
 };
 use stentor::config::{Anonymous, Config};
-
-const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-
-/// The request of RFC 6455 section 1.3 with other header lines: what `changes` names is replaced.
-fn changed(changes: &[(&str, &str)]) -> String {
-    changes.iter().fold(upgrade_request("/ws/t"), |request, (from, to)| {
-        assert!(request.contains(from), "{from} is in {request}");
-        request.replacen(from, to, 1)
-    })
-}
-
-fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
-}
 
 #[test]
 fn the_example_of_the_rfc() {
@@ -165,130 +153,6 @@ fn topic_and_query_are_percent_encoded() {
         publisher.send_text("here");
         assert_eq!(subscriber.text(), "here", "{one} is {same}");
     }
-}
-
-/// A request, the status of its refusal, the reason that is counted, and what its hint contains.
-type Case<'a> = (String, u16, &'a str, &'a str);
-
-#[track_caller]
-fn check_refusals(server: &TestServer, cases: &[Case<'_>]) {
-    for (request, status, reason, hint) in cases {
-        let shown = &request[..request.len().min(300)];
-        let before = server.metrics().reason("refused", reason);
-        let mut client = Client::connect(server);
-        // Of a long request the server may answer, and close, before all of it was sent.
-        let _ = std::io::Write::write_all(&mut client.stream, request.as_bytes());
-        let response = client.response();
-        assert_eq!(response.status, *status, "{shown}\n{response:?}");
-        assert!(response.body.contains(hint), "{hint}: {response:?}");
-        let line = response.body.strip_suffix('\n').expect("one line");
-        assert!(
-            line.len() > 10 && !line.contains(char::is_control),
-            "one line that says what to do: {line:?}"
-        );
-        assert!(response.header("connection").contains("close"), "{response:?}");
-        match status {
-            405 => assert!(response.header("allow").contains("GET"), "{response:?}"),
-            426 => {
-                assert_eq!(response.header("sec-websocket-version"), "13");
-                assert_eq!(response.header("upgrade"), "websocket");
-            }
-            503 => assert!(response.header("retry-after").parse::<u32>().expect("seconds") > 0),
-            _ => {}
-        }
-        client.end();
-        assert_eq!(server.metrics().reason("refused", reason), before + 1, "{shown} counts as {reason}");
-    }
-}
-
-#[test]
-fn bad_requests() {
-    let server = TestServer::start(&config());
-    let topic = |topic: &str| upgrade_request(&format!("/ws/{topic}"));
-    let key = |line: &str| changed(&[(KEY, line)]);
-    check_refusals(
-        &server,
-        &[
-            ("garbage\r\n\r\n".into(), 400, "malformed_head", "HTTP/1.1"),
-            ("\x16\x03\x01\x02\x00\x01\x00\x01".into(), 400, "tls_on_plain_port", "TLS"),
-            (get("/").replace("HTTP/1.1", "HTTP/2.0"), 400, "http_version", "HTTP/1.1"),
-            (get("/").replace("Host: localhost", "Host: localhost\r\n folded"), 400, "malformed_head", ""),
-            (get("/").replace("Host: localhost", "Host : localhost"), 400, "malformed_head", ""),
-            (get("/").replace("Host: localhost\r\n", ""), 400, "host_missing", "Host"),
-            (changed(&[("Host: localhost\r\n", "")]), 400, "host_missing", "Host"),
-            (
-                changed(&[("Host: localhost", "Host: localhost\r\nHost: localhost")]),
-                400,
-                "host_repeated",
-                "Host",
-            ),
-            (get("elsewhere"), 400, "target", "/"),
-            (get("/#top"), 400, "target", "fragment"),
-            (key(""), 400, "key_count", "Sec-WebSocket-Key"),
-            (key(&KEY.repeat(2)), 400, "key_count", "Sec-WebSocket-Key"),
-            (key("Sec-WebSocket-Key: short\r\n"), 400, "key_value", "16 bytes"),
-            (key("Sec-WebSocket-Key: \r\n"), 400, "key_value", "16 bytes"),
-            (key("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ\r\n"), 400, "key_value", "16 bytes"),
-            (changed(&[("Connection: Upgrade\r\n", "")]), 400, "connection_upgrade_missing", "proxy"),
-            (topic(""), 400, "topic_name", ""),
-            (topic(&"a".repeat(256)), 400, "topic_name", "255"),
-            (topic(&"%D1%8F".repeat(128)), 400, "topic_name", "255"),
-            (topic("a%0Ab"), 400, "topic_name", "control"),
-            (topic("%00"), 400, "topic_name", "control"),
-            (topic("%C2%85"), 400, "topic_name", "control"),
-            (topic("*"), 400, "topic_name", "*"),
-            (topic("news/*"), 400, "topic_name", "*"),
-            (topic("news%2A"), 400, "topic_name", "*"),
-            (topic("_stentor/x"), 400, "topic_name", "_stentor"),
-            (topic("%5Fstentor%2Fx"), 400, "topic_name", "_stentor"),
-            (topic("%FF"), 400, "path_utf8", "UTF-8"),
-            (topic("%ED%A0%80"), 400, "path_utf8", "UTF-8"),
-            (topic("100%"), 400, "path_escape", "%25"),
-            (topic("%zz"), 400, "path_escape", "%25"),
-            (topic("t?mode=all"), 400, "query", "mode"),
-            (topic("t?echo=maybe"), 400, "query", "echo"),
-            (get("/").replace("\r\n\r\n", "\r\nContent-Length: x\r\n\r\n"), 400, "content_length", ""),
-        ],
-    );
-    assert_eq!(server.metrics().sum("upgrades"), 0);
-}
-
-#[test]
-fn refusals_that_are_not_the_grammars() {
-    let server = TestServer::start(&config());
-    let with_host = |host: &str| changed(&[("Host: localhost", &format!("Host: {host}"))]);
-    let origin =
-        |origin: &str| changed(&[("Host: localhost", &format!("Host: localhost\r\nOrigin: {origin}"))]);
-    let post = |path: &str, more: &str| format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
-    let long = format!("Host: localhost\r\nX: {}", "x".repeat(20_000));
-    let many = format!("Host: localhost\r\n{}X: y", "X: y\r\n".repeat(120));
-    check_refusals(
-        &server,
-        &[
-            (with_host("example.com"), 403, "host", "--anonymous"),
-            (with_host("localhost.example.com"), 403, "host", "--anonymous"),
-            (with_host("192.168.0.1"), 403, "host", "--anonymous"),
-            (get("/metrics").replace("localhost", "evil.example"), 403, "host", "--anonymous"),
-            (origin("https://example.com"), 403, "origin", "--allow-origin"),
-            (origin("null"), 403, "origin", "--allow-origin"),
-            (origin("http://localhost.example.com"), 403, "origin", "--allow-origin"),
-            (get("/nothing"), 404, "no_route", "/ws/TOPIC"),
-            (get("/ws"), 404, "no_route", "/ws/TOPIC"),
-            (upgrade_request("/WS/t"), 404, "no_route", "/ws/TOPIC"),
-            (post("/health", ""), 405, "method", "GET"),
-            (post("/ws/t", ""), 405, "upgrade_method", "GET"),
-            (post("/health", "Content-Length: 5\r\n"), 413, "body", "body"),
-            (post("/ws/t", "Transfer-Encoding: chunked\r\n"), 413, "body", "body"),
-            (get("/ws/t"), 426, "upgrade_missing", "proxy"),
-            (changed(&[("Upgrade: websocket", "Upgrade: h2c")]), 426, "upgrade_missing", "proxy"),
-            (changed(&[("HTTP/1.1", "HTTP/1.0")]), 426, "upgrade_http_version", "HTTP/1.1"),
-            (changed(&[("Version: 13", "Version: 8")]), 426, "version", "13"),
-            (changed(&[("Sec-WebSocket-Version: 13\r\n", "")]), 426, "version", "13"),
-            (changed(&[("Host: localhost", &long)]), 431, "head_too_long", "16384"),
-            (changed(&[("Host: localhost", &many)]), 431, "too_many_headers", "100"),
-        ],
-    );
-    assert_eq!(server.metrics().sum("upgrades"), 0);
 }
 
 #[test]
@@ -446,10 +310,14 @@ fn a_handshake_has_its_time() {
     silent.end();
     // Time is counted in tenths of a second.
     assert!(began.elapsed() >= limit - Duration::from_millis(100), "{:?}", began.elapsed());
+    // Who has begun to ask is told.
+    let response = slow.response();
+    assert_eq!((response.status, response.header("connection")), (408, "close"));
     slow.gone();
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     trickle.join().expect("no panic");
     server.until("both are counted", |metrics| metrics.reason("closed", "handshake_timeout") == 2);
+    assert_eq!(server.metrics().reason("refused", "handshake_timeout"), 1);
 
     // An answer begins the time anew; a WebSocket has none.
     let mut idle = Client::connect(&server);

@@ -7,21 +7,24 @@
 //!
 //! The first byte is the number of workers, then each operation has three: what, where (worker and topic), how much.
 
+mod lane;
+
 use std::{
     collections::{BTreeMap, VecDeque},
-    ops::Range,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use stentor::broker::{
     home::{Head, Homes, Limits, Published, Sender},
-    ids::{ConnectionId, Epoch, Key, Mark, Position, Tick, WorkerId},
-    lane::{Entry, Lane, Seat},
+    ids::{ConnectionId, Epoch, Key, Mark, Tick, WorkerId},
+    lane::Lane,
     limits::{Gauge, Window},
     log::{LARGE_BYTES, Unit},
     name::TopicName,
 };
+
+use lane::{LaneRecord, Message, Subscriber};
 
 const TOPICS: usize = 3;
 /// So the third one is refused.
@@ -33,11 +36,6 @@ const LOG_BYTES_MAX: usize = 400_000;
 const SEGMENT_BYTES: usize = 256 * 1024;
 const IDLE: u32 = 30;
 const OPERATIONS_MAX: usize = 400;
-
-struct Message {
-    bytes: Vec<u8>,
-    exclude: Option<ConnectionId>,
-}
 
 /// What the model knows of a topic, as its home must see it.
 #[derive(Default)]
@@ -72,125 +70,6 @@ impl Topic {
                 || (ahead + len as u64 <= WINDOW.bytes && head.offset.since(floor.offset) < WINDOW.messages);
         }
         Some(room)
-    }
-}
-
-struct Subscriber {
-    id: ConnectionId,
-    /// `None` until the lane's first head.
-    seat: Option<Seat>,
-    /// The offset of the last message that it got, or began behind.
-    has: u64,
-    holes: Vec<Range<Position>>,
-}
-
-/// A worker's lane, as the engine keeps it.
-struct LaneRecord {
-    lane: Lane,
-    key: Key,
-    /// The topic at its home; `None` until the first head.
-    topic: Option<Key>,
-    floor_sent: Mark,
-    subscribers: BTreeMap<u32, Subscriber>,
-}
-
-impl LaneRecord {
-    fn seat_at_head(&mut self, subscription: u32) {
-        let head = self.lane.view.head();
-        let entry = Entry {
-            position: head.position,
-            offset_low: 0,
-            connection: subscription,
-            subscription,
-            holes: false,
-        };
-        let seat = self.lane.insert_swept(entry);
-        let subscriber = self.subscribers.get_mut(&subscription).expect("it subscribes");
-        (subscriber.seat, subscriber.has) = (Some(seat), head.offset.0);
-    }
-
-    fn remove(&mut self, seat: Seat) -> Entry {
-        let LaneRecord { lane, subscribers, .. } = self;
-        lane.remove(seat, |moved, seat| subscribers.get_mut(&moved).expect("known").seat = Some(seat))
-    }
-
-    fn trim(&mut self) {
-        let behind = self.lane.behind().iter().map(|entry| entry.position);
-        self.lane.view.trim(behind.fold(self.lane.needed(), Position::min));
-    }
-
-    /// One visit, of which the socket takes so many bytes. False if the ring rests.
-    fn visit(&mut self, takes: usize, messages: &[Message]) -> bool {
-        let Some(seat) = self.lane.next_visit() else {
-            let head = self.lane.view.head();
-            for subscriber in self.subscribers.values() {
-                assert!(
-                    !matches!(subscriber.seat, Some(Seat::Swept(_))) || subscriber.has == head.offset.0,
-                    "{:?} rests without the head",
-                    subscriber.id
-                );
-            }
-            return false;
-        };
-        let entry = *self.lane.entry(seat);
-        let subscriber = self.subscribers.get_mut(&entry.subscription).expect("known");
-        assert_eq!(subscriber.seat, Some(seat));
-        let view = &self.lane.view;
-        assert!(view.tail() <= entry.position, "what a subscriber has before it is kept");
-        let bytes = view.runs(entry.position).collect::<Vec<_>>().concat();
-        assert_eq!(bytes.len() as u64, view.head().position.since(entry.position));
-        assert!(bytes.starts_with(view.first_run(entry.position)));
-
-        let taken = takes.min(bytes.len());
-        let position = entry.position.advanced(taken);
-        let place = view.place(position);
-        let mut got = bytes[..taken].to_vec();
-        if let Some(end) = place.unit_end {
-            // The rest of a unit that has begun goes to the connection's own queue.
-            let (extent, from) = view.extent_at(position);
-            let rest = usize::try_from(end.position.since(position)).expect("a unit");
-            got.extend_from_slice(&extent.bytes()[from..from + rest]);
-        }
-        let end = place.unit_end.unwrap_or(place.unit_start);
-        assert_eq!(end.position, entry.position.advanced(got.len()), "the cursor stands between units");
-        for hole in subscriber.holes.iter().rev() {
-            // Holes are in the order of the log: taken out from the back, those before stay where they are.
-            let at = |position: Position| {
-                let at = usize::try_from(position.since(entry.position)).expect("fits in memory");
-                at.min(got.len())
-            };
-            let range = at(hole.start)..at(hole.end);
-            got.drain(range);
-        }
-        let index = |offset: u64| usize::try_from(offset).expect("few messages");
-        let expected = messages[index(subscriber.has)..index(end.offset.0)]
-            .iter()
-            .filter(|message| message.exclude != Some(subscriber.id))
-            .map(|message| message.bytes.as_slice())
-            .collect::<Vec<_>>()
-            .concat();
-        assert!(got == expected, "offsets {} to {}", subscriber.has, end.offset.0);
-        subscriber.has = end.offset.0;
-
-        self.lane.entry_mut(seat).position = end.position;
-        if taken == bytes.len() {
-            self.lane.visited();
-        } else {
-            let entry = self.remove(seat);
-            let seat = self.lane.insert_behind(entry);
-            self.subscribers.get_mut(&entry.subscription).expect("known").seat = Some(seat);
-        }
-        true
-    }
-
-    /// A socket takes bytes again.
-    fn rejoin(&mut self, nth: usize) {
-        let Some(count @ 1..) = Some(self.lane.behind().len()) else { return };
-        let entry = self.remove(Seat::Behind(u32::try_from(nth % count).expect("few")));
-        let LaneRecord { lane, subscribers, .. } = self;
-        let seat =
-            lane.rejoin(entry, |moved, seat| subscribers.get_mut(&moved).expect("known").seat = Some(seat));
-        subscribers.get_mut(&entry.subscription).expect("known").seat = Some(seat);
     }
 }
 
@@ -311,13 +190,7 @@ impl World {
     fn subscribe(&mut self, worker: usize, topic: usize) {
         if self.lanes[worker][topic].is_none() {
             let key = Key { index: u32::try_from(topic).expect("few topics"), generation: self.next() };
-            self.lanes[worker][topic] = Some(LaneRecord {
-                lane: Lane::new(Mark::START),
-                key,
-                topic: None,
-                floor_sent: Mark::START,
-                subscribers: BTreeMap::new(),
-            });
+            self.lanes[worker][topic] = Some(LaneRecord::new(key));
             self.control(worker, self.home(topic), Control::Join(topic, key));
         }
         let slot = self.next();
@@ -494,12 +367,12 @@ impl World {
     fn operate(&mut self, [what, place, amount]: [u8; 3]) {
         let (worker, topic) = (usize::from(place) % self.workers, usize::from(place / 16) % TOPICS);
         let amount = usize::from(amount);
+        let (owned, policy) = (what & 0x40 != 0, what & 0x80 != 0);
         let exclude = self.lanes[worker][topic]
             .as_ref()
             .and_then(|record| record.subscribers.values().nth(amount % 4))
-            .filter(|_| what & 0x80 != 0)
+            .filter(|_| policy)
             .map(|subscriber| subscriber.id);
-        let owned = what & 0x40 != 0;
         match what % 16 {
             0 => self.subscribe(worker, topic),
             1 => self.publish(topic, amount + 1, exclude, owned),
@@ -508,12 +381,19 @@ impl World {
             4 => drop(self.visit(worker, topic, usize::MAX)),
             5 => drop(self.visit(worker, topic, amount * amount)),
             6 => drop(self.visit(worker, topic, 0)),
-            7 => self.lanes[worker][topic].iter_mut().for_each(|record| record.rejoin(amount)),
+            7 => self.lanes[worker][topic].iter_mut().for_each(|record| record.rejoin(amount, policy)),
             8 => self.unsubscribe(worker, topic, amount),
             9 => self.drop_lane(worker, topic),
             10 => self.post(worker),
             11 => self.take_mail(worker, amount % self.workers),
-            12 => self.lanes[worker][topic].iter_mut().for_each(LaneRecord::trim),
+            12 => {
+                if let Some(record) = &mut self.lanes[worker][topic] {
+                    if policy {
+                        record.lose(amount);
+                    }
+                    record.trim();
+                }
+            }
             13 => self.tick(u32::from(place % 16) + 1),
             14 => while self.visit(worker, topic, usize::MAX) {},
             _ => (0..amount % 32).for_each(|i| self.publish(topic, i * 7 + 1, exclude, owned)),
@@ -531,7 +411,7 @@ impl World {
             for worker in 0..self.workers {
                 for topic in 0..TOPICS {
                     let Some(record) = &mut self.lanes[worker][topic] else { continue };
-                    (0..record.lane.behind().len()).for_each(|_| record.rejoin(0));
+                    (0..record.lane.behind().len()).for_each(|_| record.rejoin(0, false));
                     while self.visit(worker, topic, usize::MAX) {
                         still = 0;
                     }

@@ -351,6 +351,27 @@ impl Homes {
         }
     }
 
+    /// What must be true between two turns. For simulations.
+    ///
+    /// # Errors
+    /// What is not so.
+    pub fn audit(&self) -> Result<(), String> {
+        let window = self.limits.window;
+        for topic in self.slots.iter().filter_map(|slot| slot.topic.as_ref()) {
+            let (head, name) = (topic.log.head(), &topic.name);
+            let bytes = head.position.since(topic.floor.position);
+            let messages = head.offset.since(topic.floor.offset);
+            if messages > window.messages.max(1) || (messages > 1 && bytes > window.bytes) {
+                return Err(format!("{name} is {bytes} bytes, {messages} messages ahead of its floor"));
+            }
+            let first = topic.held.as_ref().map(|held| held.front().map_or(0, |held| held.unit.len()));
+            if first.is_some_and(|first| topic.has_room(first, window)) && !topic.listed_starved {
+                return Err(format!("{name} has room, and holds messages back"));
+            }
+        }
+        Ok(())
+    }
+
     fn quieten(&mut self, key: Key, quiet: u32, now: Tick) {
         let Some(topic) = self.topic_mut(key) else { return };
         let posted = topic.interests.iter().all(|interest| !interest.dirty);

@@ -85,13 +85,18 @@ impl Mark {
     pub const START: Mark = Mark { position: Position::START, offset: Offset(0) };
 }
 
-/// Coarse time: tenths of a second since the server started. Enough for every timeout, 13 years long.
+/// Coarse time in tenths of a second: [`Tick::START`] is when the server started. Enough for every timeout,
+/// 13 years long.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Tick(pub u32);
 
 impl Tick {
     /// Ticks in a second.
     pub const PER_SECOND: u32 = 10;
+
+    /// When the server started: a day into its time, as long as the longest timeout, so that "so long ago"
+    /// can be said from the first tick on.
+    pub const START: Tick = Tick(24 * 60 * 60 * Tick::PER_SECOND);
 
     /// Ticks that passed from `earlier` to here; 0 if `earlier` is not earlier.
     pub fn since(self, earlier: Tick) -> u32 {

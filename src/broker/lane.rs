@@ -27,6 +27,8 @@ pub struct Entry {
     pub subscription: u32,
     /// Whether ranges must be left out for it.
     pub holes: bool,
+    /// Behind, and it has lost its place: it holds nothing of the log and goes on at the head.
+    pub lost: bool,
 }
 
 /// Which part an entry is in, and where.
@@ -91,9 +93,9 @@ impl Lane {
         self.swept.is_empty() && self.behind.is_empty()
     }
 
-    /// Subscriptions in the swept part.
-    pub fn swept_len(&self) -> usize {
-        self.swept.len()
+    /// The subscriptions in the swept part.
+    pub fn swept(&self) -> &[Entry] {
+        &self.swept
     }
 
     /// The subscriptions that are behind.
@@ -258,7 +260,14 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     fn entry(subscription: u32) -> Entry {
-        Entry { position: Position::START, offset_low: 0, connection: 0, subscription, holes: false }
+        Entry {
+            position: Position::START,
+            offset_low: 0,
+            connection: 0,
+            subscription,
+            holes: false,
+            lost: false,
+        }
     }
 
     fn mark(n: u64) -> Mark {
@@ -399,7 +408,7 @@ mod tests {
                 // Every subscription sits where the books say, each seat is taken once, and the floor holds.
                 prop_assert_eq!(seats.len(), lane.len());
                 prop_assert_eq!(seats.values().collect::<HashSet<_>>().len(), seats.len());
-                prop_assert_eq!(swept(&seats), lane.swept_len());
+                prop_assert_eq!(swept(&seats), lane.swept().len());
                 for (subscription, seat) in &seats {
                     prop_assert_eq!(lane.entry(*seat).subscription, *subscription);
                     if matches!(seat, Seat::Swept(_)) {

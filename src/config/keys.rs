@@ -370,7 +370,8 @@ pub static HANDSHAKE_TIMEOUT: Key<Times> = Key {
         means: "",
         repeats: false,
         brief: "time for a new connection to send its whole request head",
-        effect: "Counted from accept; bytes that trickle in don't extend it. Then the connection is closed.",
+        effect: "Counted from accept; bytes that trickle in don't extend it. Then the connection is closed; if \
+                 a head had begun, it is answered with 408 first.",
         reason: "A slow phone with lost packets needs a few seconds; who needs more is holding the socket open.",
         memory: "",
     },
@@ -532,12 +533,24 @@ pub static SLOW_CONSUMER: Key<Words<SlowConsumer>> = Key {
         brief: "what happens to a subscriber that lags too far",
         effect: "A slow consumer is a subscriber whose own socket refuses bytes and that lags more than \
                  `--lag-bytes-max` or `--lag-messages-max`. `disconnect` closes it with 1013 (try again later), or \
-                 resets it where its socket no longer takes the close frame. It is never the server's own lateness: \
-                 when that lags, publishers are held back.",
+                 resets it where its socket no longer takes the close frame. `skip` keeps it: it goes on with what \
+                 is published next, and `stentor_deliveries_skipped_total` counts what it missed. `latest` is for values \
+                 of which only the newest counts: every visit sends the newest message alone, to slow subscribers \
+                 and to others, and `stentor_deliveries_conflated_total` counts what was passed over. A message that was \
+                 begun is always finished. It is never the server's own lateness: when that lags, publishers are \
+                 held back. With `skip` and `latest` a subscriber that never reads stays until `--pong-timeout` or \
+                 `--write-timeout` ends it.",
         reason: "A client that is told can return and catch up; one that silently misses messages can't know.",
         memory: "",
     },
-    kind: Words { placeholder: "POLICY", words: &[("disconnect", SlowConsumer::Disconnect)] },
+    kind: Words {
+        placeholder: "POLICY",
+        words: &[
+            ("disconnect", SlowConsumer::Disconnect),
+            ("skip", SlowConsumer::Skip),
+            ("latest", SlowConsumer::Latest),
+        ],
+    },
     field: |config| vec![config.slow_consumer],
 };
 
@@ -550,7 +563,7 @@ pub static LAG_BYTES_MAX: Key<Sizes> = Key {
         means: "",
         repeats: false,
         brief: "lag behind a topic's newest message, in bytes",
-        effect: "A subscriber whose own socket refuses bytes is closed once it lags by all of it. A publisher is held \
+        effect: "A subscriber whose own socket refuses bytes is slow (`--slow-consumer`) once it lags by all of it. A publisher is held \
                  back, its socket not read, once the server's own delivery lags by a quarter of it. At least \
                  `--max-message-bytes`; the newest message alone cuts nobody off. Where the logs are nearly full \
                  (`--log-bytes-max`), an eighth of it holds.",
@@ -590,7 +603,7 @@ pub static LOG_BYTES_MAX: Key<Sizes> = Key {
         repeats: false,
         brief: "logs of all topics together",
         effect: "What messages occupy until every subscriber has them or lags too far. From seven eighths on, \
-                 subscribers are cut off at an eighth of their lag bounds. At the bound publishers are held back, \
+                 subscribers are slow at an eighth of their lag bounds. At the bound publishers are held back, \
                  their sockets not read, until there is room. At least `--lag-bytes-max`.",
         reason: "Room for 64 topics that all lag by 16 MiB, on a machine of 4 GiB.",
         memory: "the bound itself.",

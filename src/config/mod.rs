@@ -37,6 +37,10 @@ pub enum Anonymous {
 pub enum SlowConsumer {
     /// It is closed with 1013 (try again later).
     Disconnect,
+    /// It goes on at the head: what lies before is skipped, and counted.
+    Skip,
+    /// Every subscriber, slow or not, is sent the newest message only, whenever it can be sent something.
+    Latest,
 }
 
 /// How much is logged. Ordered: each includes what stands before it.

@@ -32,7 +32,10 @@ impl<D: Driver> Worker<D> {
                 }
                 Err(error) => {
                     self.stats().accept_errors.add(1);
-                    tracing::warn!(worker = self.id.0, %error, "no connection can be accepted now: is the limit on open files reached?");
+                    // Said once: while it lasts, the counter goes on.
+                    if self.accept_after == Tick(0) || self.now.since(self.accept_after) >= Tick::PER_SECOND {
+                        tracing::warn!(worker = self.id.0, %error, "no connection can be accepted now: is the limit on open files reached?");
+                    }
                     self.accept_after = Tick(self.now.0 + PAUSE);
                     return;
                 }

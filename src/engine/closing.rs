@@ -135,17 +135,19 @@ impl<D: Driver> Worker<D> {
         if passed < limit {
             return Some(limit - passed);
         }
-        let end = if self.connections.hot(slot).outgoing.is_some() { End::Reset } else { End::Close };
-        self.end(slot, end, Why::CloseTimeout);
+        self.end(slot, End::Close, Why::CloseTimeout);
         None
     }
 
     /// Ends a connection now: the session is told, the subscriptions go, the socket closes. Counted under
-    /// the reason that its farewell began with, if it had begun.
+    /// the reason that its farewell began with, if it had begun. Where something still waits for it, the peer
+    /// sees a reset: an end in order would say that all has been said.
     pub(super) fn end(&mut self, slot: u32, end: End, why: Why) {
         if self.connections.phase(slot) == Phase::Free {
             return;
         }
+        let unsent = self.connections.hot(slot).outgoing.is_some();
+        let end = if unsent { End::Reset } else { end };
         self.drop_subscriptions(slot);
         let warm = self.connections.warm(slot);
         let session = warm.session.take();
@@ -153,7 +155,6 @@ impl<D: Driver> Worker<D> {
         let farewell = warm.extra.as_mut().and_then(|extra| extra.farewell.take());
         let why = farewell.as_ref().map_or(why, |farewell| farewell.why);
         if self.connections.hot(slot).is(Flag::Slow) {
-            let unsent = self.connections.hot(slot).outgoing.is_some();
             self.stats().count(Family::SlowConsumer, if unsent { "reset" } else { "close" });
         }
         self.release_assembly(buffered);
@@ -180,6 +181,9 @@ impl<D: Driver> Worker<D> {
             let lane = self.lanes.unsubscribe(key);
             self.left(lane);
             key = next;
+        }
+        if let Some(extra) = &mut self.connections.warm(slot).extra {
+            extra.pending = 0;
         }
     }
 

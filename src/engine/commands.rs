@@ -1,13 +1,14 @@
 //! What sessions ask for, carried out on the worker's state. Nothing is sent here, and no connection ends:
 //! an end waits until the session has returned.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use super::{
     connections::{Flag, Phase},
     driver::{Driver, End},
     farewell::Why,
     outbox::Requested,
+    stats::Family,
     worker::Worker,
 };
 use crate::{
@@ -79,7 +80,7 @@ impl<D: Driver> Worker<D> {
         if held {
             self.stats().messages_held.add(1);
             // It waits in the server's memory like a message that is half received, under the same bound.
-            self.shared.assemblies.fetch_add(bytes, Ordering::Relaxed);
+            self.hold_assembly(bytes);
             self.connections.extra(sender.slot).held += 1;
         }
     }
@@ -100,6 +101,9 @@ impl<D: Driver> Worker<D> {
     /// Tells sessions what of theirs could not be done.
     pub(super) fn tell_errors(&mut self) {
         for (connection, error) in std::mem::take(&mut self.errors) {
+            if error == Error::TooManyTopics {
+                self.stats().count(Family::Refused, "too_many_topics");
+            }
             if self.connections.is_current(connection)
                 && self.connections.phase(connection.slot) == Phase::Open
             {

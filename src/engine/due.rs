@@ -5,17 +5,24 @@ use std::sync::Arc;
 use super::{
     connections::{Flag, Phase},
     driver::{Driver, End},
-    farewell::Why,
+    farewell::{Farewell, Why},
     worker::Worker,
 };
 use crate::{
     broker::ids::Tick,
-    protocol::ws::{CloseCode, OpCode, control_frame},
+    protocol::{
+        http::Refusal,
+        ws::{CloseCode, OpCode, control_frame},
+    },
 };
 
 impl<D: Driver> Worker<D> {
     /// Looks at a connection whose deadline has come: does what is due and arms the next.
     pub(super) fn look(&mut self, slot: u32) {
+        if self.now < self.grace_until {
+            self.deadlines.arm(slot, self.now, self.grace_until.since(self.now));
+            return;
+        }
         let next = match self.connections.phase(slot) {
             Phase::Free => None,
             Phase::Head | Phase::Opening => self.look_at_head(slot),
@@ -49,7 +56,22 @@ impl<D: Driver> Worker<D> {
         if passed < handshake {
             return Some(handshake - passed);
         }
-        self.end(slot, End::Close, Why::HandshakeTimeout);
+        let begun = self.connections.warm(slot).extra.as_ref().is_some_and(|extra| !extra.head.is_empty());
+        if !begun || self.connections.hot(slot).outgoing.is_some() {
+            self.end(slot, End::Close, Why::HandshakeTimeout);
+            return None;
+        }
+        // Who has said half a request is told what is the matter (RFC 9110, section 15.5.9).
+        let farewell = Farewell {
+            why: Why::HandshakeTimeout,
+            code: CloseCode::NO_STATUS,
+            reason: String::new(),
+            clean: false,
+            at: self.now,
+        };
+        self.connections.extra(slot).farewell = Some(farewell);
+        let hint = "the request head took too long to arrive: see --handshake-timeout";
+        self.refuse(slot, Refusal::new(408, "handshake_timeout", hint), None);
         None
     }
 
@@ -107,12 +129,13 @@ impl<D: Driver> Worker<D> {
     /// Ticks until the connection's ping or pong is due. Any byte received counts as life. `None`: the
     /// connection was ended.
     fn look_at_ping(&mut self, slot: u32, ping: u32, pong: u32) -> Option<u32> {
-        let (now, held) = (self.now, self.is_held(slot));
+        // A client that we don't read, or have not come round to, can't show that it lives.
+        let unheard = self.is_held(slot) || self.connections.hot(slot).is(Flag::Readable);
+        let now = self.now;
         let warm = self.connections.warm(slot);
         let (silent, waited) = (now.since(warm.received_at), now.since(warm.pinged_at));
         if self.connections.hot(slot).is(Flag::AwaitsPong) {
-            // A client that we don't read can't show that it lives.
-            if waited >= pong && !held {
+            if waited >= pong && !unheard {
                 self.end(slot, End::Reset, Why::PongTimeout);
                 return None;
             }

@@ -31,6 +31,19 @@ impl<D: Driver> Worker<D> {
         self.queued(slot);
     }
 
+    /// Queues the answer to a ping. While the socket takes nothing only the newest answer waits.
+    pub(super) fn queue_pong(&mut self, slot: u32, frame: &[u8]) {
+        let hot = self.connections.hot(slot);
+        if !hot.is(Flag::Blocked) {
+            self.queue(slot, frame);
+            return;
+        }
+        if hot.outgoing.get_or_insert_default().push_pong(frame) {
+            self.stats().pings_superseded.add(1);
+        }
+        self.queued(slot);
+    }
+
     /// A client that lets its own queue grow is not read until it has taken some of it.
     fn queued(&mut self, slot: u32) {
         let max = self.shared.settings.reply_bytes_max;
@@ -151,7 +164,8 @@ impl<D: Driver> Worker<D> {
         while next != NONE {
             let subscription = next;
             next = self.lanes.subscriptions[subscription as usize].next;
-            if let Some((_, Seat::Behind(_))) = self.lanes.seat(subscription) {
+            if let Some((lane, seat @ Seat::Behind(_))) = self.lanes.seat(subscription) {
+                self.catch_up(lane, seat);
                 let lane = self.lanes.rejoin(subscription);
                 self.list_dirty(lane);
             }

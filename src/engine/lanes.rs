@@ -91,6 +91,14 @@ impl Lanes {
         }
     }
 
+    /// Indices of all lanes.
+    pub fn indices(&self) -> Vec<u32> {
+        self.records
+            .iter()
+            .map(|(index, _)| u32::try_from(index).expect("lanes are fewer than u32 counts"))
+            .collect()
+    }
+
     /// Number of lanes.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -105,7 +113,8 @@ impl Lanes {
     pub fn lag_bytes(&self, subscription: u32) -> u64 {
         let subscription = &self.subscriptions[subscription as usize];
         let lane = &self.records[subscription.lane as usize].lane;
-        subscription.seat.map_or(0, |seat| lane.view.head().position.since(lane.entry(seat).position))
+        let entry = subscription.seat.map(|seat| lane.entry(seat)).filter(|entry| !entry.lost);
+        entry.map_or(0, |entry| lane.view.head().position.since(entry.position))
     }
 
     /// The lane of a topic.
@@ -207,6 +216,7 @@ impl Lanes {
             connection: subscription.connection,
             subscription: key,
             holes: false,
+            lost: false,
         };
         subscription.seat = Some(lane.insert_swept(entry));
     }

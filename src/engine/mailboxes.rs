@@ -15,6 +15,30 @@ use crate::broker::ids::WorkerId;
 struct Mailbox<S> {
     full: AtomicBool,
     batch: Mutex<Batch<S>>,
+    /// A simulation pretends that somebody holds the lock.
+    jammed: AtomicBool,
+}
+
+impl<S> Mailbox<S> {
+    fn new() -> Mailbox<S> {
+        Mailbox {
+            full: AtomicBool::new(false),
+            batch: Mutex::new(Batch::default()),
+            jammed: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self, patience: Patience) -> Option<MutexGuard<'_, Batch<S>>> {
+        match patience {
+            Patience::Now => Some(self.batch.lock().unwrap_or_else(PoisonError::into_inner)),
+            Patience::Later if self.jammed.load(Ordering::Relaxed) => None,
+            Patience::Later => match self.batch.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            },
+        }
+    }
 }
 
 struct Bell {
@@ -43,10 +67,9 @@ impl<S> Post<S> {
     /// Mailboxes between as many workers as there are bells.
     pub fn new(bells: Vec<Wake>) -> Post<S> {
         let workers = bells.len();
-        let mailbox = || Mailbox { full: AtomicBool::new(false), batch: Mutex::new(Batch::default()) };
         Post {
             workers,
-            boxes: (0..workers * workers).map(|_| mailbox()).collect(),
+            boxes: (0..workers * workers).map(|_| Mailbox::new()).collect(),
             bells: bells.into_iter().map(|wake| Bell { sleeps: AtomicBool::new(false), wake }).collect(),
         }
     }
@@ -62,7 +85,7 @@ impl<S> Post<S> {
             return;
         }
         let mailbox = self.mailbox(from, to);
-        let Some(mut batch) = lock(&mailbox.batch, patience) else { return };
+        let Some(mut batch) = mailbox.lock(patience) else { return };
         if batch.is_empty() {
             std::mem::swap(&mut *batch, mail);
         } else {
@@ -80,7 +103,7 @@ impl<S> Post<S> {
         if !mailbox.full.load(Ordering::Acquire) {
             return;
         }
-        if let Some(mut batch) = lock(&mailbox.batch, Patience::Later) {
+        if let Some(mut batch) = mailbox.lock(Patience::Later) {
             std::mem::swap(&mut *batch, mail);
             mailbox.full.store(false, Ordering::Release);
         }
@@ -115,7 +138,7 @@ impl<S> Post<S> {
     pub fn ring(&self, to: WorkerId) {
         fence(Ordering::SeqCst);
         let Bell { sleeps, wake } = &self.bells[to.index()];
-        // Who takes the flag down wakes, and nobody writes to it otherwise.
+        // Who takes the flag down wakes. Where it is down already nothing is written.
         if sleeps.load(Ordering::Relaxed)
             && sleeps.compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
@@ -128,19 +151,13 @@ impl<S> Post<S> {
         self.bells.iter().for_each(|bell| (bell.wake)());
     }
 
+    /// For simulations: until it is called with `false`, who does not wait for the lock does not get it.
+    pub fn jam(&self, from: WorkerId, to: WorkerId, jammed: bool) {
+        self.mailbox(from, to).jammed.store(jammed, Ordering::Relaxed);
+    }
+
     fn mailbox(&self, from: WorkerId, to: WorkerId) -> &Mailbox<S> {
         &self.boxes[from.index() * self.workers + to.index()]
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>, patience: Patience) -> Option<MutexGuard<'_, T>> {
-    match patience {
-        Patience::Now => Some(mutex.lock().unwrap_or_else(PoisonError::into_inner)),
-        Patience::Later => match mutex.try_lock() {
-            Ok(guard) => Some(guard),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        },
     }
 }
 

@@ -15,12 +15,14 @@
 //! | `post`, `mail`, `mailboxes`, `outbox` | mail between workers, push-back by credits |
 //! | `stats` | counters |
 //! | `sync` | what threads share the mailboxes by |
+//! | `audit` | what must be true between two turns |
 //! | `driver` | sockets |
 //!
 //! Feeding never writes to a socket: sends happen in the sweep and the flush. Only the tick reads the
 //! clock, so a worker is a function of bytes, mail and time.
 
 mod accept;
+mod audit;
 mod closing;
 mod commands;
 mod connections;

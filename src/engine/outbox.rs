@@ -43,6 +43,11 @@ impl<S> Outbox<S> {
         }
     }
 
+    /// Messages under way, and those that wait for credit.
+    pub fn under_way(&self) -> usize {
+        self.under_way.messages + self.waiting.len()
+    }
+
     /// Sends a message to its topic's home, now or as soon as there is credit.
     pub fn publish(
         &mut self,

@@ -1,5 +1,8 @@
 //! What waits for one connection alone: the rest of a unit that its socket took half of, control frames,
 //! replies. A connection has an [`Outgoing`] only while something waits.
+//!
+//! Of several pongs that wait for a socket that is full only the newest is kept (RFC 6455 section 5.5.3 allows
+//! it), so that pings cost a client that never reads no memory of ours.
 
 use std::{collections::VecDeque, io::IoSlice};
 
@@ -16,19 +19,21 @@ const PARTS_MAX: usize = 16;
 /// Bytes that must leave one after another.
 #[derive(Debug)]
 enum Part {
-    Bytes(Bytes),
+    /// Small things, copied.
+    Small(BytesMut),
+    /// A large one, as it came.
+    Kept(Bytes),
+    /// A pong, whole.
+    Pong(Bytes),
     /// A range of a log's extent, which stays alive for it.
-    Rest {
-        extent: Extent,
-        from: usize,
-        to: usize,
-    },
+    Rest { extent: Extent, from: usize, to: usize },
 }
 
 impl Part {
     fn bytes(&self) -> &[u8] {
         match self {
-            Part::Bytes(bytes) => bytes,
+            Part::Small(bytes) => bytes,
+            Part::Kept(bytes) | Part::Pong(bytes) => bytes,
             Part::Rest { extent, from, to } => &extent.bytes()[*from..*to],
         }
     }
@@ -70,7 +75,22 @@ impl Outgoing {
         }
         self.seal_tail();
         self.len += bytes.len();
-        self.parts.push_back(Part::Bytes(bytes));
+        self.parts.push_back(Part::Kept(bytes));
+    }
+
+    /// Adds a pong. It takes the place of one of which nothing has left yet: true if there was one.
+    pub fn push_pong(&mut self, frame: &[u8]) -> bool {
+        self.seal_tail();
+        let begun = usize::from(self.sent > 0);
+        let older = (begun..self.parts.len()).find(|&at| matches!(self.parts[at], Part::Pong(_)));
+        if let Some(at) = older {
+            let pong = self.parts.remove(at).expect("found just now");
+            self.len -= pong.bytes().len();
+            self.join_small(at);
+        }
+        self.len += frame.len();
+        self.parts.push_back(Part::Pong(Bytes::copy_from_slice(frame)));
+        older.is_some()
     }
 
     /// Adds a range of an extent, which is kept alive until it has left.
@@ -78,6 +98,11 @@ impl Outgoing {
         self.seal_tail();
         self.len += to - from;
         self.parts.push_back(Part::Rest { extent, from, to });
+    }
+
+    /// Whether a log's extent is kept alive.
+    pub fn keeps_extent(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Rest { .. }))
     }
 
     /// What leaves next: at most 16 parts, none empty.
@@ -113,8 +138,21 @@ impl Outgoing {
             return;
         }
         // What has left of the tail stays counted in `sent`, as it does for a first part.
-        let tail = self.tail.split().freeze();
-        self.parts.push_back(Part::Bytes(tail));
+        self.parts.push_back(Part::Small(std::mem::take(&mut self.tail)));
+    }
+
+    /// Joins the part at `at` to the one before it if both are small: messages and pings in turn must not
+    /// leave a part each. What is moved came after the last pong, so each byte is moved once.
+    fn join_small(&mut self, at: usize) {
+        if at == 0 || !matches!(self.parts.get(at), Some(Part::Small(_))) {
+            return;
+        }
+        if let Some(Part::Small(second)) = self.parts.remove(at) {
+            match &mut self.parts[at - 1] {
+                Part::Small(first) => first.extend_from_slice(&second),
+                _ => self.parts.insert(at, Part::Small(second)),
+            }
+        }
     }
 }
 
@@ -165,6 +203,34 @@ mod tests {
             outgoing.slices(&mut slices);
             prop_assert!(slices.is_empty());
         }
+    }
+
+    #[test]
+    fn of_several_pongs_only_the_newest_waits_and_one_that_has_begun_is_finished() {
+        let mut outgoing = Outgoing::default();
+        assert!(!outgoing.push_pong(b"<pong 1>"));
+        assert!(outgoing.push_pong(b"<pong 2>"));
+        assert_eq!(take(&mut outgoing, 3), b"<po");
+        assert!(!outgoing.push_pong(b"<pong 3>"), "the second has begun");
+        outgoing.push(b"[message]");
+        assert!(outgoing.push_pong(b"<pong 4>"));
+        assert_eq!(take(&mut outgoing, 100), b"ng 2>[message]<pong 4>");
+        assert!(outgoing.is_empty());
+    }
+
+    #[test]
+    fn messages_and_pings_in_turn_stay_a_few_parts() {
+        let mut outgoing = Outgoing::default();
+        for _ in 0..10_000 {
+            outgoing.push(b"m");
+            outgoing.push_pong(b"p");
+        }
+        assert_eq!(outgoing.len(), 10_001);
+        assert!(outgoing.parts.len() <= 3, "{}", outgoing.parts.len());
+        let all: Vec<u8> = std::iter::from_fn(|| Some(take(&mut outgoing, 7)).filter(|all| !all.is_empty()))
+            .flatten()
+            .collect();
+        assert_eq!(all, [vec![b'm'; 10_000], vec![b'p']].concat());
     }
 
     #[test]

@@ -258,7 +258,7 @@ impl<D: Driver> Worker<D> {
             }
             Event::Ping(payload) => {
                 self.stats().pings_received.add(1);
-                self.queue(slot, &control_frame(OpCode::Pong, payload));
+                self.queue_pong(slot, &control_frame(OpCode::Pong, payload));
                 self.with_session(slot, |session, context| session.ping(context, payload));
             }
             Event::Pong(payload) => {
@@ -293,7 +293,7 @@ impl<D: Driver> Worker<D> {
         if self.connections.phase(slot) == Phase::Free {
             return;
         }
-        let all = self.shared.assemblies.fetch_add(after, Ordering::Relaxed) + after;
+        let all = self.hold_assembly(after);
         if after > before && all > self.shared.settings.assembly_bytes_max {
             self.close(
                 slot,
@@ -309,9 +309,16 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    /// So many bytes more are half received, or wait; gives what the whole process has of them.
+    pub(super) fn hold_assembly(&self, bytes: usize) -> usize {
+        self.stats().assembly_bytes.add(bytes as u64);
+        self.shared.assemblies.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
     /// Half-received bytes are gone.
     pub(super) fn release_assembly(&self, bytes: usize) {
         if bytes > 0 {
+            self.stats().assembly_bytes.take_back(bytes as u64);
             self.shared.assemblies.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
@@ -454,7 +461,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn refuse(&mut self, slot: u32, refusal: Refusal, request: Option<&Request>) {
+    pub(super) fn refuse(&mut self, slot: u32, refusal: Refusal, request: Option<&Request>) {
         if !self.connections.hot(slot).is(Flag::Surplus) {
             self.stats().count(Family::Refused, refusal.reason);
         }

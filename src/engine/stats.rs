@@ -68,9 +68,10 @@ macro_rules! stats {
 stats! {
     Gauge connections: "Open connections",
     Gauge subscriptions: "Subscriptions",
-    Gauge subscriptions_behind: "Subscriptions whose sockets refused bytes and that catch up on their own",
+    Gauge subscriptions_behind: "Subscriptions whose sockets refuse bytes",
     Gauge lanes: "Topics that this worker has subscriptions to",
     Gauge topics: "Topics whose home this worker is",
+    Gauge assembly_bytes: "Bytes of half-received messages, and of those that wait for room or credit",
     Counter accepted: "Connections accepted",
     Counter accept_errors: "Connections that could not be accepted, mostly because descriptors ran out",
     Counter handed_over: "Connections handed to a less loaded worker right after accept",
@@ -87,9 +88,12 @@ stats! {
     Counter messages_held: "Messages that waited for room or credit while their publisher was not read",
     Counter deliveries: "Messages of topics sent to subscribers",
     Counter deliveries_left_out: "Messages not sent to the connection that published them, as it asked",
+    Counter deliveries_skipped: "Messages that slow subscribers missed, with --slow-consumer skip",
+    Counter deliveries_conflated: "Messages passed over for a newer one, with --slow-consumer latest",
     Counter laps: "Laps of the sweep",
     Counter pings_sent: "Pings sent",
     Counter pings_received: "Pings received",
+    Counter pings_superseded: "Pings not answered since a newer one came while the socket was full",
     Counter pongs_received: "Pongs received",
     Counter mail_taken: "Batches of mail taken",
     Counter ticks: "Turns of the event loop",
@@ -114,7 +118,7 @@ impl Family {
     /// Name and help in `/metrics`.
     pub fn describe(self) -> (&'static str, &'static str) {
         match self {
-            Family::Refused => ("refused", "Requests and connections refused"),
+            Family::Refused => ("refused", "Requests, connections and messages refused"),
             Family::Closed => ("closed", "Connections ended"),
             Family::ProtocolError => ("protocol_errors", "Clients that broke the WebSocket protocol"),
             Family::SlowConsumer => ("slow_consumers", "Slow consumers disconnected"),

@@ -10,16 +10,20 @@ use super::{connections::Phase, driver::Driver, mail::Control, worker::Worker};
 use crate::{
     broker::{
         home::{Except, Head},
-        ids::{Key, Position, Tick},
-        lane::Lane,
+        ids::{Key, Tick},
+        lane::{Lane, Seat},
         name::TopicName,
     },
+    config::SlowConsumer,
     protocol::http::Refusal,
     session::Error,
 };
 
 /// A lane that was quiet for this long lets go of its segments.
 const QUIET: u32 = Tick::PER_SECOND;
+
+/// With `skip`, a subscription behind with more ranges to leave out has lost its place: 4 KiB.
+const HOLES_MAX: usize = 256;
 
 /// A lane stays so long after its last subscription, since reconnecting clients come back soon.
 const LINGER: u32 = 5 * Tick::PER_SECOND;
@@ -136,16 +140,29 @@ impl<D: Driver> Worker<D> {
         let first = self.connections.first_subscription(except.connection.slot);
         let Some(subscription) = self.lanes.of_connection(first, lane) else { return };
         let Some((_, seat)) = self.lanes.seat(subscription) else { return };
-        // At most one range per message of the window: no further bound is needed.
+        let policy = self.shared.settings.slow_consumer;
+        let record = self.lanes.at(lane);
+        let (newest, entry) = (record.lane.view.newest(), record.lane.entry_mut(seat));
+        if entry.lost {
+            return;
+        }
+        entry.holes = true;
+        // With `disconnect` there is at most one range per message of the lag bound.
         let holes = self.lanes.holes.entry(subscription).or_default();
         match holes.back_mut() {
             Some(last) if last.end == except.from => last.end = except.to,
             _ => holes.push_back(except.from..except.to),
         }
-        self.lanes.at(lane).lane.entry_mut(seat).holes = true;
+        if let (SlowConsumer::Latest, Some(newest)) = (policy, newest) {
+            holes.retain(|hole| hole.end > newest.position);
+        }
+        if policy == SlowConsumer::Skip && holes.len() > HOLES_MAX && matches!(seat, Seat::Behind(_)) {
+            self.lanes.at(lane).lane.entry_mut(seat).lost = true;
+            self.lanes.holes.remove(&subscription);
+        }
     }
 
-    /// Lets go of those who lag too far behind, and of the segments that nobody has before them any more.
+    /// Applies the policy to those who lag too far behind, and lets go of the segments that nobody has before them any more.
     /// Those behind are looked at once per tenth of a second, or when the log that is kept for them is longer
     /// than the bound on their lag; never per message.
     pub(super) fn trim(&mut self, lane: u32) {
@@ -158,9 +175,7 @@ impl<D: Driver> Worker<D> {
                 return;
             }
             record.checked_at = now;
-            self.check_lag(lane);
-            let behind = self.lanes.at(lane).lane.behind();
-            keep = behind.iter().map(|entry| entry.position).fold(keep, Position::min);
+            keep = self.check_lag(lane).map_or(keep, |needed| keep.min(needed));
         }
         self.lanes.at(lane).lane.view.trim(keep);
     }

@@ -18,14 +18,13 @@ use super::{
 };
 use crate::{
     broker::{
+        ids::Position,
         lane::{Entry, Seat},
         limits::Window,
     },
+    config::SlowConsumer,
     protocol::ws::CloseCode,
 };
-
-/// Sends in a slice. Between slices sockets are read and mail is taken.
-const SLICE_SENDS: usize = 64;
 
 /// Entries looked at in a slice, most of which may have nothing to get.
 const SLICE_VISITS: usize = 4096;
@@ -76,7 +75,7 @@ impl<D: Driver> Worker<D> {
                 self.lap_done(lane);
             }
             let Some(seat) = next else { return true };
-            if *sends >= SLICE_SENDS || *visits >= SLICE_VISITS {
+            if *sends >= self.shared.settings.slice_sends || *visits >= SLICE_VISITS {
                 return false;
             }
             *visits += 1;
@@ -111,6 +110,9 @@ impl<D: Driver> Worker<D> {
                 self.lanes.demote(entry.subscription);
             }
             return true;
+        }
+        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+            self.pass_over(lane, seat);
         }
         self.send_run(lane, seat);
         // Whoever did not get all is behind or gone, or is visited again at once.
@@ -305,36 +307,112 @@ impl<D: Driver> Worker<D> {
         self.floors.push(lane);
     }
 
-    /// **Slow consumers**: subscriptions behind whose lag has passed the bound. The newest message alone makes
-    /// nobody slow, whatever its size.
-    pub(super) fn check_lag(&mut self, lane: u32) {
+    /// `latest`: the cursor goes to the newest unit.
+    fn pass_over(&mut self, lane: u32, seat: Seat) {
+        let record = self.lanes.at(lane);
+        let Some(newest) = record.lane.view.newest() else { return };
+        let entry = record.lane.entry_mut(seat);
+        if entry.position < newest.position {
+            let passed = low(newest).wrapping_sub(entry.offset_low);
+            (entry.position, entry.offset_low) = (newest.position, low(newest));
+            self.stats().deliveries_conflated.add(u64::from(passed));
+        }
+    }
+
+    /// **Slow consumers**: what becomes of the subscriptions behind whose lag has passed the bound. Gives what
+    /// the others still need of the log. Cursors stand between units, so whatever is done here cuts none.
+    pub(super) fn check_lag(&mut self, lane: u32) -> Option<Position> {
+        match self.shared.settings.slow_consumer {
+            SlowConsumer::Disconnect => {
+                let slow: SmallVec<[u32; 8]> =
+                    self.slow_entries(lane).map(|entry| entry.connection).collect();
+                slow.into_iter().for_each(|slot| self.close_slow(slot));
+            }
+            SlowConsumer::Skip => {
+                let slow: SmallVec<[u32; 8]> =
+                    self.slow_entries(lane).map(|entry| entry.subscription).collect();
+                for subscription in slow {
+                    let (lane, seat) = self.lanes.seat(subscription).expect("it sits behind");
+                    self.lanes.at(lane).lane.entry_mut(seat).lost = true;
+                    // All of them lie before the head, where it goes on.
+                    self.lanes.holes.remove(&subscription);
+                }
+                self.close_who_pins(lane);
+            }
+            SlowConsumer::Latest => {
+                self.close_who_pins(lane);
+                let lane = &self.lanes.at(lane).lane;
+                let behind = !lane.behind().is_empty();
+                return lane.view.newest().filter(|_| behind).map(|newest| newest.position);
+            }
+        }
+        let behind = self.lanes.at(lane).lane.behind().iter();
+        behind.filter(|entry| !entry.lost).map(|entry| entry.position).min()
+    }
+
+    /// Entries behind that lag by more than the bound. The newest message alone makes nobody slow, whatever
+    /// its size.
+    fn slow_entries(&mut self, lane: u32) -> impl Iterator<Item = &Entry> {
         let window = self.lag_window();
+        let lane = &self.lanes.at(lane).lane;
+        let head = lane.view.head();
+        lane.behind().iter().filter(move |entry| {
+            let messages = u64::from(low(head).wrapping_sub(entry.offset_low));
+            let bytes = head.position.since(entry.position);
+            !entry.lost && (messages > window.messages || (messages > 1 && bytes > window.bytes))
+        })
+    }
+
+    /// Policies that keep slow subscribers let them keep the unit that they have begun, too, and with it, if
+    /// that is long, its segment. Where the logs are nearly full nobody may.
+    fn close_who_pins(&mut self, lane: u32) {
+        if !self.logs_nearly_full() {
+            return;
+        }
+        let behind: SmallVec<[u32; 8]> =
+            self.lanes.at(lane).lane.behind().iter().map(|entry| entry.connection).collect();
+        for slot in behind {
+            if self.connections.hot(slot).outgoing.as_ref().is_some_and(|outgoing| outgoing.keeps_extent()) {
+                self.close_slow(slot);
+            }
+        }
+    }
+
+    fn close_slow(&mut self, slot: u32) {
+        let reason = "too slow: the lag bound was passed";
+        self.close(slot, CloseCode::TRY_AGAIN_LATER, reason, Why::SlowConsumer);
+    }
+
+    /// A subscription that is behind can be written to again. Where the log was not kept for it, its cursor
+    /// goes to what is there: with `skip` the head, with `latest` the newest unit.
+    pub(super) fn catch_up(&mut self, lane: u32, seat: Seat) {
+        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+            self.pass_over(lane, seat);
+            return;
+        }
         let record = self.lanes.at(lane);
         let head = record.lane.view.head();
-        let slow: SmallVec<[u32; 8]> = record
-            .lane
-            .behind()
-            .iter()
-            .filter(|entry| {
-                let messages = u64::from(low(head).wrapping_sub(entry.offset_low));
-                messages > window.messages
-                    || (messages > 1 && head.position.since(entry.position) > window.bytes)
-            })
-            .map(|entry| entry.connection)
-            .collect();
-        for slot in slow {
-            let reason = "too slow: the lag bound was passed";
-            self.close(slot, CloseCode::TRY_AGAIN_LATER, reason, Why::SlowConsumer);
+        let entry = record.lane.entry_mut(seat);
+        if !entry.lost {
+            return;
         }
+        let skipped = low(head).wrapping_sub(entry.offset_low);
+        (entry.position, entry.offset_low, entry.lost) = (head.position, low(head), false);
+        self.stats().deliveries_skipped.add(u64::from(skipped));
     }
 
     /// The lag that makes a subscription slow. Where the logs are nearly full, it is an eighth of what it
     /// otherwise is: readers that are stuck must not stop the publishers of all topics.
     fn lag_window(&self) -> Window {
-        let (lag, logs) = (self.shared.settings.lag, &self.shared.logs);
-        if logs.used() < logs.max() / 8 * 7 {
+        let lag = self.shared.settings.lag;
+        if !self.logs_nearly_full() {
             return lag;
         }
         Window { bytes: lag.bytes / 8, messages: lag.messages.div_ceil(8) }
+    }
+
+    fn logs_nearly_full(&self) -> bool {
+        let logs = &self.shared.logs;
+        logs.used() >= logs.max() / 8 * 7
     }
 }

@@ -3,172 +3,39 @@
 //! that sends are short and refused.
 
 use std::{
-    cell::RefCell,
-    collections::VecDeque,
-    io::{self, IoSlice},
     net::SocketAddr,
-    rc::Rc,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use proptest::prelude::*;
 
 use super::{
-    driver::{Driver, End, Event, Received, Sent, Wake},
+    driver::{
+        Driver,
+        sim::{Buffers, Ended, Net, Personality, Sim, SocketId},
+    },
     shared::{Settings, Shared},
     stats::{Family, Stats},
     worker::Worker,
 };
 use crate::{
     broker::{ids::WorkerId, limits::Gauge},
-    config::Config,
+    config::{Config, SlowConsumer},
     session::routes::Routes,
 };
 
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Personality {
-    Readiness,
-    Completion,
-}
-
-/// One client's two byte streams.
-#[derive(Default)]
-struct Peer {
-    to_server: VecDeque<u8>,
-    from_server: Vec<u8>,
-    /// Bytes that the socket takes until the client reads again.
-    room: usize,
-    refused: bool,
-    readable: bool,
-    slot: Option<u32>,
-    ended: Option<End>,
-    /// Sends fail.
-    broken: bool,
-}
-
-#[derive(Default)]
-struct World {
-    peers: Vec<Peer>,
-    waiting: VecDeque<usize>,
-}
-
-#[derive(Clone)]
-struct Memory {
-    world: Rc<RefCell<World>>,
-    personality: Personality,
-    queued: Vec<(u32, Vec<u8>)>,
-}
-
-impl Memory {
-    fn of(&self, slot: u32, act: impl FnOnce(&mut Peer) -> Sent) -> Sent {
-        let mut world = self.world.borrow_mut();
-        world.peers.iter_mut().find(|peer| peer.slot == Some(slot)).map_or(Sent::Failed, act)
-    }
-
-    fn write(&self, slot: u32, bytes: &[u8]) -> Sent {
-        self.of(slot, |peer| {
-            if peer.broken {
-                return Sent::Failed;
-            }
-            let taken = bytes.len().min(peer.room);
-            peer.from_server.extend_from_slice(&bytes[..taken]);
-            peer.room -= taken;
-            peer.refused |= taken < bytes.len();
-            if taken == 0 { Sent::Refused } else { Sent::Bytes(taken) }
-        })
-    }
-}
-
-impl Driver for Memory {
-    type Socket = usize;
-
-    fn wait(&mut self, _timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
-        let mut world = self.world.borrow_mut();
-        if !world.waiting.is_empty() {
-            events.push(Event::Acceptable);
-        }
-        for peer in &mut world.peers {
-            let Some(slot) = peer.slot else { continue };
-            if peer.refused && peer.room > 0 {
-                peer.refused = false;
-                events.push(Event::Writable(slot));
-            }
-            if std::mem::take(&mut peer.readable) {
-                events.push(Event::Readable { slot, to_end: false });
-            }
-        }
-        Ok(())
-    }
-
-    fn wake(&self) -> Wake {
-        Arc::new(|| {})
-    }
-
-    fn accept(&mut self) -> io::Result<Option<(usize, SocketAddr)>> {
-        let accepted = self.world.borrow_mut().waiting.pop_front();
-        Ok(accepted.map(|peer| (peer, SocketAddr::from(([127, 0, 0, 1], 1)))))
-    }
-
-    fn stop_listening(&mut self) {}
-
-    fn add(&mut self, slot: u32, socket: usize) -> io::Result<()> {
-        self.world.borrow_mut().peers[socket].slot = Some(slot);
-        Ok(())
-    }
-
-    fn receive(&mut self, slot: u32, buffer: &mut [u8]) -> Received {
-        let mut world = self.world.borrow_mut();
-        let peer = world.peers.iter_mut().find(|peer| peer.slot == Some(slot)).unwrap();
-        let bytes = buffer.len().min(peer.to_server.len());
-        buffer.iter_mut().zip(peer.to_server.drain(..bytes)).for_each(|(to, byte)| *to = byte);
-        if bytes == 0 { Received::Empty } else { Received::Bytes(bytes) }
-    }
-
-    fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent {
-        assert!(!bytes.is_empty());
-        if self.personality == Personality::Readiness {
-            return self.write(slot, bytes);
-        }
-        assert!(self.queued.iter().all(|(other, _)| *other != slot), "one send in flight per connection");
-        self.queued.push((slot, bytes.to_vec()));
-        Sent::Queued
-    }
-
-    fn send_vectored(&mut self, slot: u32, parts: &[IoSlice<'_>]) -> Sent {
-        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
-        self.send(slot, &bytes)
-    }
-
-    fn submit(&mut self, outcomes: &mut Vec<(u32, Sent)>) {
-        for (slot, bytes) in std::mem::take(&mut self.queued) {
-            let sent = self.write(slot, &bytes);
-            if sent != Sent::Bytes(bytes.len()) {
-                outcomes.push((slot, sent));
-            }
-        }
-    }
-
-    fn finish(&mut self, _slot: u32) {}
-
-    fn remove(&mut self, slot: u32, end: End) {
-        self.of(slot, |peer| {
-            peer.slot = None;
-            peer.ended = Some(end);
-            Sent::Failed
-        });
-    }
-}
+const LARGE: usize = 1 << 20;
 
 struct Test {
-    worker: Worker<Memory>,
-    world: Rc<RefCell<World>>,
+    worker: Worker<Sim>,
+    net: Net,
 }
 
 impl Test {
     fn new(personality: Personality, config: &Config) -> Test {
-        let world = Rc::<RefCell<World>>::default();
-        let driver = Memory { world: Rc::clone(&world), personality, queued: Vec::new() };
+        let net = Net::new(1, 7);
+        let driver = net.driver(0, personality);
         let routes = Routes::new(config, Box::new(String::new)).unwrap();
         let shared = Shared::new(
             Settings::new(config, 1000, 7),
@@ -178,37 +45,40 @@ impl Test {
             Gauge::new(config.log_bytes_max),
             vec![driver.wake()],
         );
-        let worker = Worker::new(WorkerId(0), driver, Arc::new(shared), Instant::now());
-        Test { worker, world }
+        Test { worker: Worker::new(WorkerId(0), driver, Arc::new(shared)), net }
     }
 
+    /// So many turns of the worker; one that would have to wait ends at once.
     fn ticks(&mut self, n: usize) {
         for _ in 0..n {
-            self.worker.tick().unwrap();
+            let turn = self.worker.tick();
+            assert!(!turn.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock));
         }
     }
 
-    fn write(&mut self, client: usize, bytes: &[u8]) {
-        let mut world = self.world.borrow_mut();
-        world.peers[client].to_server.extend(bytes);
-        world.peers[client].readable = true;
+    /// Time passes, with a turn in each tenth of a second.
+    fn pass(&mut self, time: Duration) {
+        for _ in 0..time.as_millis() / 100 {
+            self.net.advance(Duration::from_millis(100));
+            self.ticks(3);
+        }
+    }
+
+    fn write(&mut self, client: SocketId, bytes: &[u8]) {
+        assert_eq!(self.net.write(client, bytes), bytes.len());
     }
 
     /// Takes what has arrived and makes room for `room` bytes more.
-    fn read(&mut self, client: usize, room: usize) -> Vec<u8> {
-        let peer = &mut self.world.borrow_mut().peers[client];
-        peer.room = room;
-        std::mem::take(&mut peer.from_server)
+    fn read(&mut self, client: SocketId, room: usize) -> Vec<u8> {
+        let bytes = self.net.read(client, usize::MAX);
+        self.net.resize(client, room);
+        bytes
     }
 
-    fn connect(&mut self, path: &str) -> usize {
-        let client = {
-            let mut world = self.world.borrow_mut();
-            world.peers.push(Peer { room: 1 << 20, ..Peer::default() });
-            let client = world.peers.len() - 1;
-            world.waiting.push_back(client);
-            client
-        };
+    fn connect(&mut self, path: &str) -> SocketId {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let buffers = Buffers { to_client: LARGE, to_server: LARGE };
+        let client = self.net.connect(0, address, buffers).unwrap();
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -216,7 +86,7 @@ impl Test {
         self.ticks(1);
         self.write(client, request.as_bytes());
         self.ticks(3);
-        let answer = self.read(client, 1 << 20);
+        let answer = self.read(client, LARGE);
         assert!(answer.starts_with(b"HTTP/1.1 101 "), "{:?}", String::from_utf8_lossy(&answer));
         client
     }
@@ -250,13 +120,32 @@ fn served(payload: &[u8]) -> Vec<u8> {
 fn a_lone_message_leaves_in_the_tick_that_read_it() {
     for personality in [Personality::Readiness, Personality::Completion] {
         let mut test = Test::new(personality, &Config::default());
-        let clients: Vec<usize> = (0..60).map(|_| test.connect("/ws/t")).collect();
+        let clients: Vec<SocketId> = (0..60).map(|_| test.connect("/ws/t")).collect();
         test.write(clients[0], &frame(b"hello"));
         test.ticks(1);
         for client in clients {
             assert_eq!(test.read(client, 1000), served(b"hello"), "{personality:?}");
         }
         assert_eq!((test.count("deliveries"), test.count("sends")), (60, 120), "with 60 handshakes");
+    }
+}
+
+#[test]
+fn who_connects_in_one_moment_is_not_pinged_in_one_moment() {
+    for after_start in [Duration::ZERO, Duration::from_secs(60)] {
+        let ping_interval = Some(Duration::from_secs(25));
+        let mut test = Test::new(Personality::Readiness, &Config { ping_interval, ..Config::default() });
+        test.pass(after_start);
+        (0..1000).for_each(|_| _ = test.connect("/ws/t"));
+        let mut pings = Vec::new();
+        for _ in 0..26 {
+            let before = test.count("pings_sent");
+            test.pass(Duration::from_secs(1));
+            pings.push(test.count("pings_sent") - before);
+        }
+        assert_eq!(pings.iter().sum::<u64>(), 1000);
+        // Spread evenly over half the interval, 80 would come in each second.
+        assert!(pings.iter().all(|&pings| pings < 200), "{after_start:?}: {pings:?}");
     }
 }
 
@@ -288,13 +177,13 @@ fn a_reader_that_never_reads_is_closed_and_the_others_get_everything() {
         for _ in 0..200 {
             test.write(publisher, &frame(&[7; 100]));
             test.ticks(2);
-            got.extend(test.read(healthy, 1 << 20));
+            got.extend(test.read(healthy, LARGE));
         }
         assert_eq!(got, served(&[7; 100]).repeat(200), "{personality:?}");
         // It had room for most of one frame; when it reads, it gets the rest of that, and the close frame.
-        let half = test.read(stuck, 1 << 20);
+        let half = test.read(stuck, LARGE);
         test.ticks(2);
-        let rest = test.read(stuck, 1 << 20);
+        let rest = test.read(stuck, LARGE);
         let all = [half, rest].concat();
         let (message, close) = all.split_at(served(&[7; 100]).len());
         assert_eq!(message, served(&[7; 100]));
@@ -330,7 +219,7 @@ fn what_one_published_oneself_is_left_out() {
 fn who_can_be_written_to_again_is_not_called_slow() {
     let config = Config { lag_bytes_max: 10_000, max_message_bytes: 10_000, ..Config::default() };
     let mut test = Test::new(Personality::Readiness, &config);
-    let crowd: Vec<usize> = (0..300).map(|_| test.connect("/ws/crowd?mode=sub")).collect();
+    let crowd: Vec<SocketId> = (0..300).map(|_| test.connect("/ws/crowd?mode=sub")).collect();
     let (reader, publisher) = (test.connect("/ws/v?mode=sub"), test.connect("/ws/v?mode=pub"));
     let to_crowd = test.connect("/ws/crowd?mode=pub");
     // All are blocked, in the middle of a message.
@@ -340,7 +229,7 @@ fn who_can_be_written_to_again_is_not_called_slow() {
     test.ticks(10);
     assert_eq!(test.worker.lanes.behind(), 301);
     // All can be written to at once, and the server has a lot to do.
-    crowd.iter().chain([&reader]).for_each(|&client| drop(test.read(client, 1 << 20)));
+    crowd.iter().chain([&reader]).for_each(|&client| drop(test.read(client, LARGE)));
     for _ in 0..10 {
         test.write(publisher, &frame(&[2; 2400]).repeat(4));
         test.ticks(1);
@@ -378,7 +267,7 @@ fn publishers_are_held_back_while_the_window_is_full_and_nothing_is_lost() {
         let payloads: Vec<Vec<u8>> = (0..20u8).map(|i| vec![i; 900]).collect();
         test.write(publisher, &payloads.iter().flat_map(|payload| frame(payload)).collect::<Vec<_>>());
         test.ticks(1);
-        assert_eq!(test.read(reader, 1 << 20), served(&payloads[0]), "one fits the window");
+        assert_eq!(test.read(reader, LARGE), served(&payloads[0]), "one fits the window");
         assert_eq!(test.count("messages_received"), 2, "the second waits, and what follows is not read");
         assert_eq!(test.worker.shared.assemblies.load(Ordering::Relaxed), served(&payloads[1]).len());
         test.ticks(60);
@@ -394,17 +283,283 @@ fn publishers_are_held_back_while_the_window_is_full_and_nothing_is_lost() {
 fn a_connection_that_breaks_in_a_batch_does_not_disturb_the_visit_under_way() {
     let mut test = Test::new(Personality::Completion, &Config::default());
     // A tick flushes 64 connections: the pong of the last reader is still to leave when it is visited.
-    let others: Vec<usize> = (0..64).map(|_| test.connect("/ws/other")).collect();
+    let others: Vec<SocketId> = (0..64).map(|_| test.connect("/ws/other")).collect();
     let publisher = test.connect("/ws/t?mode=pub");
     let [breaks, second, last] = [(); 3].map(|()| test.connect("/ws/t?mode=sub"));
     let ping = [0x89, 0x80, 0, 0, 0, 0];
     others.iter().chain([&last]).for_each(|&client| test.write(client, &ping));
     test.write(publisher, &frame(b"hello"));
-    test.world.borrow_mut().peers[breaks].broken = true;
+    test.net.reset_unseen(breaks);
     test.ticks(5);
-    assert_eq!(test.world.borrow().peers[breaks].ended, Some(End::Reset));
+    test.read(breaks, 0);
+    assert_eq!(test.net.ended(breaks), Some(Ended::Reset));
     assert_eq!(test.read(second, 0), served(b"hello"));
     assert_eq!(test.read(last, 0), [&[0x8a, 0][..], &served(b"hello")].concat());
+}
+
+/// Cuts a stream into its frames, which must all be whole: first byte and payload.
+fn frames(mut stream: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while !stream.is_empty() {
+        let (header, len) = match stream[1] {
+            126 => (4, usize::from(u16::from_be_bytes([stream[2], stream[3]]))),
+            len => (2, usize::from(len)),
+        };
+        frames.push((stream[0], stream[header..header + len].to_vec()));
+        stream = &stream[header + len..];
+    }
+    frames
+}
+
+const DATA: u8 = 0x82;
+const CLOSE: u8 = 0x88;
+const PONG: u8 = 0x8a;
+
+fn with_policy(slow_consumer: SlowConsumer) -> Config {
+    Config {
+        slow_consumer,
+        lag_bytes_max: 4096,
+        lag_messages_max: 20,
+        max_message_bytes: 4096,
+        ..Config::default()
+    }
+}
+
+const POLICIES: [SlowConsumer; 3] = [SlowConsumer::Disconnect, SlowConsumer::Skip, SlowConsumer::Latest];
+
+#[test]
+fn who_never_reads_holds_nothing_and_goes_on_at_the_head_with_skip() {
+    let mut test = Test::new(Personality::Readiness, &with_policy(SlowConsumer::Skip));
+    let (publisher, reader) = (test.connect("/ws/t?mode=pub"), test.connect("/ws/t?mode=sub"));
+    test.read(reader, 10);
+    for i in 0..1000u16 {
+        test.write(publisher, &frame(&i.to_be_bytes().repeat(50)));
+        test.ticks(2);
+        if i % 50 == 0 {
+            test.pass(Duration::from_millis(200));
+        }
+    }
+    test.pass(Duration::from_secs(3));
+    assert_eq!(test.worker.shared.logs.used(), 0, "nothing is kept for it");
+    test.read(reader, LARGE);
+    test.ticks(2);
+    test.write(publisher, &frame(b"new"));
+    test.ticks(2);
+    let got = frames(&[served(&[0; 100])[..10].to_vec(), test.read(reader, LARGE)].concat());
+    assert_eq!(got, [(DATA, vec![0; 100]), (DATA, b"new".to_vec())]);
+    assert_eq!(test.count("deliveries_skipped"), 999);
+}
+
+#[test]
+fn with_latest_every_visit_sends_the_newest_alone() {
+    let mut test = Test::new(Personality::Readiness, &with_policy(SlowConsumer::Latest));
+    let publisher = test.connect("/ws/t?mode=pub");
+    let (quick, slow) = (test.connect("/ws/t?mode=sub"), test.connect("/ws/t?mode=sub"));
+    test.write(publisher, &[frame(b"1"), frame(b"2"), frame(b"3")].concat());
+    test.ticks(2);
+    assert_eq!(frames(&test.read(quick, LARGE)), [(DATA, b"3".to_vec())], "three at once are one value");
+    test.read(slow, 0);
+    for value in [b"4", b"5", b"6"] {
+        test.write(publisher, &frame(value));
+        test.ticks(2);
+        assert_eq!(frames(&test.read(quick, LARGE)), [(DATA, value.to_vec())]);
+    }
+    test.pass(Duration::from_secs(2));
+    test.read(slow, LARGE);
+    test.ticks(3);
+    assert_eq!(frames(&test.read(slow, LARGE)), [(DATA, b"6".to_vec())], "the newest was kept for it");
+    assert_eq!(test.count("deliveries_conflated"), 2 + 2 + 2);
+}
+
+#[test]
+fn while_the_socket_is_full_only_the_newest_ping_is_answered() {
+    for personality in [Personality::Readiness, Personality::Completion] {
+        let mut test = Test::new(personality, &Config::default());
+        let client = test.connect("/ws/t");
+        let ping = |payload: u8| [0x89, 0x81, 0, 0, 0, 0, payload];
+        test.read(client, 4);
+        for payload in 0..200 {
+            test.write(client, &ping(payload));
+            test.ticks(2);
+        }
+        let first = test.read(client, LARGE);
+        test.ticks(2);
+        let got = frames(&[first, test.read(client, LARGE)].concat());
+        // One fits, the second has begun: it is finished, and was the last to be queued before.
+        assert_eq!(got, [(PONG, vec![0]), (PONG, vec![1]), (PONG, vec![199])], "{personality:?}");
+        assert_eq!(test.count("pings_superseded"), 197);
+        test.write(client, &[ping(7), ping(8)].concat());
+        test.ticks(2);
+        assert_eq!(frames(&test.read(client, LARGE)).len(), 2, "with room each is answered");
+    }
+}
+
+#[test]
+fn nobody_is_timed_out_for_the_servers_own_pause() {
+    let config = Config {
+        ping_interval: Some(Duration::from_secs(2)),
+        pong_timeout: Duration::from_secs(2),
+        message_timeout: Duration::from_secs(2),
+        ..Config::default()
+    };
+    let mut test = Test::new(Personality::Readiness, &config);
+    let (idle, sender) = (test.connect("/ws/t"), test.connect("/ws/t?mode=pub"));
+    test.pass(Duration::from_millis(2500));
+    let asked =
+        |test: &mut Test, client| frames(&test.read(client, LARGE)).iter().any(|(first, _)| *first == 0x89);
+    assert!(asked(&mut test, idle), "a ping is out");
+    test.write(sender, &frame(b"half a message")[..9]);
+    test.ticks(2);
+    // The worker does not run. What its clients send meanwhile has not arrived when it runs again.
+    test.net.advance(Duration::from_secs(30));
+    test.ticks(2);
+    assert!(!test.net.is_gone(idle) && !test.net.is_gone(sender));
+    test.write(idle, &[0x8a, 0x80, 0, 0, 0, 0]);
+    test.write(sender, &frame(b"half a message")[9..]);
+    test.ticks(2);
+    test.pass(Duration::from_millis(1500));
+    assert!(!test.net.is_gone(idle) && test.read(idle, LARGE).starts_with(&served(b"half a message")));
+    test.pass(Duration::from_secs(5));
+    assert!(test.net.is_gone(idle), "but who stays silent goes");
+}
+
+/// What happens while a send has stopped in the middle.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Then {
+    Nothing,
+    LagGrows,
+    NeverReads,
+    Drain,
+    ClientCloses,
+    ClientPings,
+    ClientBreaksTheProtocol,
+}
+
+/// A send that stops at any byte, under each policy, with whatever happens next: the client's stream is whole
+/// frames, what was begun is finished before anything else, and all that is missing was counted.
+#[test]
+fn a_stop_at_every_byte() {
+    let messages: Vec<Vec<u8>> = vec![vec![1; 5], vec![2; 130], vec![3; 3]];
+    let first: Vec<u8> = messages.iter().flat_map(|message| served(message)).collect();
+    let all = [
+        Then::Nothing,
+        Then::LagGrows,
+        Then::NeverReads,
+        Then::Drain,
+        Then::ClientCloses,
+        Then::ClientPings,
+        Then::ClientBreaksTheProtocol,
+    ];
+    for personality in [Personality::Readiness, Personality::Completion] {
+        for policy in POLICIES {
+            for then in all {
+                for stop in 0..=first.len() {
+                    stop_at(personality, policy, then, stop, &messages);
+                }
+            }
+        }
+    }
+}
+
+fn stop_at(personality: Personality, policy: SlowConsumer, then: Then, stop: usize, messages: &[Vec<u8>]) {
+    let case = format!("{personality:?} {policy:?} {then:?} at byte {stop}");
+    let mut test = Test::new(personality, &with_policy(policy));
+    let (publisher, reader) = (test.connect("/ws/t?mode=pub"), test.connect("/ws/t?mode=sub"));
+    test.read(reader, stop);
+    let mut published = messages.to_vec();
+    for message in messages {
+        test.write(publisher, &frame(message));
+        // Conflated only where the socket refuses: each message has a visit of its own.
+        test.ticks(2);
+    }
+    match then {
+        Then::Nothing => {}
+        Then::LagGrows | Then::NeverReads => {
+            for i in 0..30 {
+                published.push(vec![100 + i; 90]);
+                test.write(publisher, &frame(&published[published.len() - 1]));
+                test.ticks(2);
+                if i == 28 {
+                    // Lags are looked at once in a tenth of a second.
+                    test.pass(Duration::from_millis(100));
+                }
+            }
+        }
+        Then::Drain => test.worker.shared.drain(),
+        Then::ClientCloses => test.write(reader, &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]),
+        Then::ClientPings => test.write(reader, &[0x89, 0x80, 0, 0, 0, 0]),
+        Then::ClientBreaksTheProtocol => test.write(reader, &[0x83, 0x80, 0, 0, 0, 0]),
+    }
+    test.ticks(3);
+    if then == Then::NeverReads {
+        test.pass(Duration::from_secs(2));
+        let slow = test.worker.stats().reasons(Family::SlowConsumer);
+        let expected: &[_] = if policy == SlowConsumer::Disconnect { &[("reset", 1)] } else { &[] };
+        assert_eq!(slow, expected, "{case}");
+        assert_eq!(test.net.is_gone(reader), policy == SlowConsumer::Disconnect, "{case}");
+        // Whoever stays is ended at last by the time for a write.
+        test.pass(Config::default().write_timeout + Duration::from_secs(1));
+        assert!(test.net.is_gone(reader), "{case}");
+        return;
+    }
+    let mut got = test.read(reader, LARGE);
+    assert_eq!(got.len(), stop.min(got.len()), "{case}: no more than there was room for");
+    test.ticks(3);
+    got.extend(test.read(reader, LARGE));
+    test.pass(Duration::from_millis(300));
+    got.extend(test.read(reader, LARGE));
+    let got = frames(&got);
+    let case = format!(
+        "{case}: {:?}",
+        got.iter().map(|(first, payload)| (first, payload.first())).collect::<Vec<_>>()
+    );
+    let data: Vec<&Vec<u8>> =
+        got.iter().filter(|(first, _)| *first == DATA).map(|(_, payload)| payload).collect();
+    let others: Vec<&(u8, Vec<u8>)> = got.iter().filter(|(first, _)| *first != DATA).collect();
+
+    // What came is in order, nothing twice, and begins with all that had begun.
+    let mut expected = published.iter();
+    assert!(data.iter().all(|payload| expected.any(|other| other == *payload)), "{case}");
+    let mut end = 0;
+    let begun = messages.iter().take_while(|message| {
+        let begins_at = end;
+        end += served(message).len();
+        begins_at < stop
+    });
+    let begun = begun.count();
+    assert!(data.iter().zip(&published).take(begun).all(|(got, sent)| *got == sent), "{case}");
+    assert!(data.len() >= begun, "{case}");
+
+    let closed_with = |code: u16| {
+        let last = got.last().map(|(first, payload)| (*first, payload[..2].to_vec()));
+        assert_eq!(last, Some((CLOSE, code.to_be_bytes().to_vec())), "{case}");
+        assert_eq!(others.len(), 1, "{case}");
+        assert_eq!(data.len(), begun, "{case}: nothing new behind a close");
+    };
+    let missing = (published.len() - data.len()) as u64;
+    match then {
+        Then::Drain => closed_with(1001),
+        Then::ClientCloses => closed_with(1000),
+        Then::ClientBreaksTheProtocol => closed_with(1002),
+        Then::LagGrows if policy == SlowConsumer::Disconnect => closed_with(1013),
+        _ => {
+            let pongs = usize::from(then == Then::ClientPings);
+            assert_eq!(others.iter().filter(|(first, _)| *first == PONG).count(), pongs, "{case}");
+            assert_eq!(others.len(), pongs, "{case}");
+            let (skipped, conflated) = (test.count("deliveries_skipped"), test.count("deliveries_conflated"));
+            let counted = match policy {
+                SlowConsumer::Disconnect => (0, 0),
+                SlowConsumer::Skip if then == Then::LagGrows => (missing, 0),
+                SlowConsumer::Skip => (0, 0),
+                SlowConsumer::Latest => (0, missing),
+            };
+            assert_eq!((skipped, conflated), counted, "{case}");
+            if policy != SlowConsumer::Skip || then != Then::LagGrows {
+                assert_eq!(data.last(), published.last().as_ref(), "{case}");
+                assert!(policy == SlowConsumer::Latest || missing == 0, "{case}");
+            }
+        }
+    }
 }
 
 proptest! {
@@ -421,7 +576,7 @@ proptest! {
         let mut test = Test::new(personality, &Config::default());
         let publisher = test.connect("/ws/t?mode=pub");
         let readers = [test.connect("/ws/t"), test.connect("/ws/t?echo=off")];
-        let (mut sent, mut pings) = (Vec::new(), 0);
+        let (mut sent, mut pings) = (Vec::new(), 0u64);
         let mut got = [Vec::new(), Vec::new()];
         for (i, (len, first_room, second_room, ping)) in steps.into_iter().enumerate() {
             let payload = vec![u8::try_from(i).unwrap(); len];
@@ -438,12 +593,12 @@ proptest! {
         for _ in 0..200 {
             test.ticks(1);
             for i in 0..2 {
-                got[i].extend(test.read(readers[i], 1 << 20));
+                got[i].extend(test.read(readers[i], LARGE));
             }
         }
         prop_assert_eq!(&got[1], &sent);
         // Frame by frame: the pongs are whole, and without them the stream is the same.
-        let (mut rest, mut messages, mut pongs) = (&got[0][..], Vec::new(), 0);
+        let (mut rest, mut messages, mut pongs) = (&got[0][..], Vec::new(), 0u64);
         while !rest.is_empty() {
             let len = match rest[1] {
                 126 => 4 + usize::from(u16::from_be_bytes([rest[2], rest[3]])),
@@ -454,6 +609,6 @@ proptest! {
             rest = behind;
         }
         prop_assert_eq!(messages, sent);
-        prop_assert_eq!(pongs, pings);
+        prop_assert_eq!(pongs + test.count("pings_superseded"), pings);
     }
 }

@@ -14,13 +14,7 @@
 //! A lone message is sent in the tick that read it; bursts grow by themselves, since each visit of the
 //! sweep sends up to the head of that moment.
 
-use std::{
-    collections::VecDeque,
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 
@@ -45,6 +39,11 @@ use crate::{
     },
     session::Error,
 };
+
+/// A worker that has not run for more ticks than this was stopped or starved: its clients could not show that
+/// they live. Then nobody's time runs out before so many ticks more have passed.
+const STALL: u32 = 5;
+const GRACE: u32 = Tick::PER_SECOND;
 
 /// What a tick says about the next one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,14 +91,15 @@ pub struct Worker<D: Driver> {
     pub(super) surplus: usize,
     pub(super) draining: Option<Draining>,
     pub(super) now: Tick,
-    started: Instant,
+    /// Nobody's time runs out before this tick.
+    pub(super) grace_until: Tick,
     events: Vec<Event>,
     due: Vec<u32>,
 }
 
 impl<D: Driver> Worker<D> {
-    /// A worker that owns what `driver` accepts. Time begins at `started`, the same for all workers.
-    pub fn new(id: WorkerId, driver: D, shared: Arc<Shared<D::Socket>>, started: Instant) -> Worker<D> {
+    /// A worker that owns what `driver` accepts.
+    pub fn new(id: WorkerId, driver: D, shared: Arc<Shared<D::Socket>>) -> Worker<D> {
         let workers = usize::from(shared.workers());
         let settings = &shared.settings;
         let limits = home::Limits {
@@ -131,11 +131,11 @@ impl<D: Driver> Worker<D> {
             outcomes: Vec::new(),
             mail: Batch::default(),
             acceptable: true,
-            accept_after: Tick(0),
+            accept_after: Tick::START,
             surplus: 0,
             draining: None,
-            now: Tick(0),
-            started,
+            now: Tick::START,
+            grace_until: Tick::START,
             events: Vec::new(),
             due: Vec::new(),
             shared,
@@ -257,14 +257,18 @@ impl<D: Driver> Worker<D> {
 
     /// Reads the clock; true if a new tenth of a second has begun.
     fn read_clock(&mut self) -> bool {
-        let tenths = self.started.elapsed().as_millis() / u128::from(1000 / Tick::PER_SECOND);
-        let now = Tick(u32::try_from(tenths).unwrap_or(u32::MAX));
-        std::mem::replace(&mut self.now, now) != now
+        let tenths = self.driver.now().as_millis() / u128::from(1000 / Tick::PER_SECOND);
+        let now = Tick::START.after(u32::try_from(tenths).unwrap_or(u32::MAX));
+        let before = std::mem::replace(&mut self.now, now);
+        if now.since(before) > STALL {
+            self.grace_until = now.after(GRACE);
+        }
+        before != now
     }
 
     fn until_next_tick(&self) -> Duration {
         let tenth = 1_000_000 / u64::from(Tick::PER_SECOND);
-        let passed = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX) % tenth;
+        let passed = u64::try_from(self.driver.now().as_micros()).unwrap_or(u64::MAX) % tenth;
         Duration::from_micros(tenth - passed)
     }
 

@@ -85,13 +85,16 @@ impl Server {
         let (listeners, addresses) =
             listener::bind(&config.listen, config.workers, options).map_err(cannot_listen)?;
         let system = |error| StartError(format!("the system gives no event queue: {error}"));
-        let drivers: Vec<Epoll> =
-            listeners.into_iter().map(Epoll::new).collect::<Result<_, _>>().map_err(system)?;
+        let started = Instant::now();
+        let drivers: Vec<Epoll> = listeners
+            .into_iter()
+            .map(|listeners| Epoll::new(listeners, started))
+            .collect::<Result<_, _>>()
+            .map_err(system)?;
         let wakes = drivers.iter().map(Driver::wake).collect();
         let seed = RandomState::new().hash_one(std::process::id());
         let settings = Settings::new(config, connections_max, seed);
         let shared = Arc::new(Shared::new(settings, router, stats, topics, logs, wakes));
-        let started = Instant::now();
         let mut workers = Vec::new();
         for (number, driver) in drivers.into_iter().enumerate() {
             let id = WorkerId(u16::try_from(number).expect("at most 256 workers"));
@@ -102,7 +105,7 @@ impl Server {
                     resources::pin(id);
                 }
                 let _stop = DrainOnExit(Arc::clone(&shared));
-                Worker::new(id, driver, shared, started).run()
+                Worker::new(id, driver, shared).run()
             });
             workers.push(thread.map_err(|error| StartError(format!("the system gives no thread: {error}")))?);
         }

@@ -168,10 +168,15 @@ impl Client {
 
     /// A connection with a small receive buffer, so that it can be full after a few packets.
     pub fn narrow(server: &TestServer) -> Client {
+        Client::narrow_to(server.address)
+    }
+
+    /// The same, to an address.
+    pub fn narrow_to(address: SocketAddr) -> Client {
         use socket2::{Domain, Socket, Type};
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
-        socket.connect(&server.address.into()).expect("the server accepts");
+        socket.connect(&address.into()).expect("the server accepts");
         Client::over(socket.into())
     }
 

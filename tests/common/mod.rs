@@ -9,6 +9,7 @@
 pub mod client;
 pub mod crowd;
 pub mod process;
+pub mod refusals;
 
 use std::{
     net::SocketAddr,
@@ -94,6 +95,13 @@ impl Drop for TestServer {
 pub struct Metrics(pub String);
 
 impl Metrics {
+    /// Asks for them; the connection can be asked again.
+    pub fn asked_on(client: &mut Client) -> Metrics {
+        let response = client.request("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(response.status, 200, "{response:?}");
+        Metrics(response.body)
+    }
+
     /// The sum of a counter or gauge over all its labels. Its name stands without `stentor_` and `_total`.
     pub fn sum(&self, name: &str) -> u64 {
         self.lines(name).map(|(_, value)| value).sum()

@@ -5,11 +5,12 @@ use std::{
     net::SocketAddr,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, channel},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{PATIENCE, poll};
+use super::{Client, Metrics, PATIENCE, eventually, poll};
 
 /// A running `stentor`; killed when dropped.
 pub struct Process {
@@ -22,7 +23,22 @@ pub struct Process {
 impl Process {
     /// Starts it with `flags` on a free port, and waits until it listens.
     pub fn start(flags: &[&str]) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stentor"))
+        Process::run(Command::new(env!("CARGO_BIN_EXE_stentor")), flags)
+    }
+
+    /// The same, with so many open files at most.
+    pub fn start_with_files(files: u32, flags: &[&str]) -> Process {
+        let mut shell = Command::new("/bin/sh");
+        shell.args([
+            "-c",
+            &format!("ulimit -n {files} && exec \"$0\" \"$@\""),
+            env!("CARGO_BIN_EXE_stentor"),
+        ]);
+        Process::run(shell, flags)
+    }
+
+    fn run(mut command: Command, flags: &[&str]) -> Process {
+        let mut child = command
             .arg("--listen=127.0.0.1:0")
             .args(flags)
             .stdin(Stdio::null())
@@ -51,6 +67,43 @@ impl Process {
     /// Waits until it logs a line that contains `text`.
     pub fn until_logged(&self, text: &str) {
         while !self.lines.recv_timeout(PATIENCE).expect("a line of the log").contains(text) {}
+    }
+
+    /// Lines with `text` among those that it has logged since the last call.
+    pub fn logged(&self, text: &str) -> usize {
+        self.lines.try_iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// What its `/metrics` says, on a connection of its own.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::asked_on(&mut Client::to(self.address))
+    }
+
+    /// Waits until a condition on the metrics holds.
+    pub fn until(&self, what: &str, condition: impl Fn(&Metrics) -> bool) {
+        eventually(what, || condition(&self.metrics()));
+    }
+
+    /// Bytes of memory that it has for itself, beside what it maps from files.
+    pub fn anonymous_bytes(&self) -> usize {
+        let status = self.of_proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells it");
+        let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes * 1024
+    }
+
+    /// Processor time that it has used.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = self.of_proc("stat");
+        // The fields behind the name, which may contain spaces; user and system time are the 14th and 15th of all.
+        let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum();
+        // Hundredths of a second (USER_HZ), whatever the kernel's own rate is.
+        Duration::from_millis(ticks * 10)
+    }
+
+    fn of_proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).expect("it runs")
     }
 
     /// Sends a signal.

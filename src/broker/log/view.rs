@@ -77,6 +77,12 @@ impl View {
         }
     }
 
+    /// Where the newest unit begins; `None` if it is not held.
+    pub fn newest(&self) -> Option<Mark> {
+        let last = self.extents.back()?;
+        Some(last.floor(Position(self.head.position.0 - 1)))
+    }
+
     /// The extent that `position`, between the tail and the head, lies in, and where in it.
     ///
     /// # Panics

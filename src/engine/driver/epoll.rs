@@ -7,7 +7,7 @@ use std::{
     io::{self, ErrorKind, IoSlice, Read, Write},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mio::{
@@ -31,14 +31,15 @@ pub struct Epoll {
     waker: Arc<Waker>,
     listeners: Vec<TcpListener>,
     sockets: Vec<Option<TcpStream>>,
+    started: Instant,
 }
 
 impl Epoll {
-    /// A driver that accepts from `listeners`.
+    /// A driver that accepts from `listeners`, and whose time began at `started`.
     ///
     /// # Errors
     /// The kernel gives no epoll or event descriptor.
-    pub fn new(listeners: Vec<std::net::TcpListener>) -> io::Result<Epoll> {
+    pub fn new(listeners: Vec<std::net::TcpListener>, started: Instant) -> io::Result<Epoll> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let mut listeners: Vec<_> = listeners.into_iter().map(TcpListener::from_std).collect();
@@ -46,7 +47,7 @@ impl Epoll {
             poll.registry().register(listener, Token(LISTENERS + i), Interest::READABLE)?;
         }
         let events = Events::with_capacity(EVENTS_PER_WAIT);
-        Ok(Epoll { poll, events, waker, listeners, sockets: Vec::new() })
+        Ok(Epoll { poll, events, waker, listeners, sockets: Vec::new(), started })
     }
 
     fn socket(&self, slot: u32) -> Option<&TcpStream> {
@@ -94,6 +95,10 @@ impl Driver for Epoll {
             }
         }
         Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     fn wake(&self) -> Wake {

@@ -10,10 +10,12 @@
 //! - sending slices. A driver may *queue* a send ([`Sent::Queued`]): the slices then stay in place until
 //!   [`Driver::submit`] has returned, which reports those that were short, refused or failed; silence
 //!   means that all bytes went. A connection has at most one send in flight;
-//! - sockets that were just accepted and can move to another worker ([`Driver::Socket`]).
+//! - sockets that were just accepted and can move to another worker ([`Driver::Socket`]);
+//! - the time ([`Driver::now`]): a simulated driver brings its own.
 
 mod epoll;
 pub mod listener;
+pub mod sim;
 
 pub use epoll::Epoll;
 
@@ -92,6 +94,9 @@ pub trait Driver {
     /// # Errors
     /// The driver itself is broken; the worker can't go on.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+
+    /// Time since the start, which is the same moment for all drivers of a process. Never goes back.
+    fn now(&self) -> Duration;
 
     /// What wakes [`Driver::wait`].
     fn wake(&self) -> Wake;

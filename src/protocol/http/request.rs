@@ -147,8 +147,10 @@ impl Request {
 /// Parses the request head at the front of `bytes`: the request and how many bytes it took.
 ///
 /// `None`: more bytes are needed, fewer than `head_bytes_max` in all. Refused are: what is not HTTP/1.x, as soon as
-/// it shows (400); obs-fold, whitespace before a colon, more than one Host or none in HTTP/1.1, contradicting lengths
-/// (400; RFC 9112 §3.2, §5.1, §5.2, §6.3); a head over a limit (431).
+/// it shows (400); obs-fold, whitespace before a colon, more than one Host or none in HTTP/1.1, a Host that names
+/// several, contradicting lengths (400; RFC 9112 §3.2, §5.1, §5.2, §6.3); a head over a limit (431).
+///
+/// Of a target in absolute form the host counts, and replaces the Host header's value (RFC 9112 §3.2.2).
 pub fn parse_request(bytes: &[u8], limits: &HeadLimits) -> Result<Option<(Request, usize)>, Refusal> {
     if bytes == &TLS_RECORD[..1] {
         // The next byte tells TLS from garbage, and the answer must not depend on how the bytes came.
@@ -179,7 +181,7 @@ pub fn parse_request(bytes: &[u8], limits: &HeadLimits) -> Result<Option<(Reques
     };
     // Present, since the parse was complete.
     let (method, target) = (head.method.unwrap_or_default(), head.path.unwrap_or_default());
-    let (path, query) = split_target(target)?;
+    let Target { authority, path, query } = split_target(target)?;
     let headers = head
         .headers
         .iter()
@@ -194,6 +196,11 @@ pub fn parse_request(bytes: &[u8], limits: &HeadLimits) -> Result<Option<(Reques
         content_length: None,
     };
     check_host(&request)?;
+    if let Some(authority) = authority {
+        request.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("host"));
+        request.headers.push(("Host".to_owned(), authority.to_owned()));
+    }
+    check_host_value(&request)?;
     request.content_length = content_length(&request)?;
     Ok(Some((request, consumed)))
 }
@@ -234,17 +241,30 @@ fn decode_form(text: &str) -> Cow<'_, str> {
     Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
 }
 
-/// Path and query of a request target (RFC 9112 §3.2): `/path?query`, `http://host/path?query`, or `*`.
-fn split_target(target: &str) -> Result<(&str, Option<&str>), Refusal> {
+/// The parts of a request target, as they were sent.
+struct Target<'a> {
+    /// Host and port of the absolute form.
+    authority: Option<&'a str>,
+    path: &'a str,
+    query: Option<&'a str>,
+}
+
+/// The parts of a request target (RFC 9112 §3.2): `/path?query`, `http://host/path?query`, or `*`.
+fn split_target(target: &str) -> Result<Target<'_>, Refusal> {
     let absolute = ["http://", "https://"]
         .iter()
         .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
-    let local = match absolute {
+    let (authority, local) = match absolute {
         Some(scheme) => {
             let after = &target[scheme.len()..];
-            &after[after.find(['/', '?']).unwrap_or(after.len())..]
+            let (authority, local) = after.split_at(after.find(['/', '?', '#']).unwrap_or(after.len()));
+            if authority.is_empty() {
+                // RFC 9110 §4.2.1
+                return Err(Refusal::bad_request("target", "the request target must name a host"));
+            }
+            (Some(authority), local)
         }
-        None if target.starts_with('/') || target == "*" => target,
+        None if target.starts_with('/') || target == "*" => (None, target),
         None => {
             return Err(Refusal::bad_request(
                 "target",
@@ -259,7 +279,7 @@ fn split_target(target: &str) -> Result<(&str, Option<&str>), Refusal> {
         Some((path, query)) => (path, Some(query)),
         None => (local, None),
     };
-    Ok((if path.is_empty() { "/" } else { path }, query))
+    Ok(Target { authority, path: if path.is_empty() { "/" } else { path }, query })
 }
 
 /// RFC 9112 §3.2: exactly one Host line; an HTTP/1.0 client may leave it out.
@@ -270,6 +290,19 @@ fn check_host(request: &Request) -> Result<(), Refusal> {
             Err(Refusal::bad_request("host_missing", "an HTTP/1.1 request must have a Host header"))
         }
         _ => Err(Refusal::bad_request("host_repeated", "the request must have only one Host header")),
+    }
+}
+
+/// What can't be one host and port (RFC 9112 §3.2): a proxy may have joined two Host lines with a comma, and what
+/// stands before an `@` is for people to misread (RFC 9110 §4.2.4).
+fn check_host_value(request: &Request) -> Result<(), Refusal> {
+    let odd = |c: char| c.is_ascii_whitespace() || ",/@?#\\".contains(c);
+    match request.header("host") {
+        Some(host) if host.contains(odd) => Err(Refusal::bad_request(
+            "host_value",
+            "the Host header must be one host, with a port or without",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -103,7 +103,9 @@ fn targets() {
         let request = request(&request_line(target));
         assert_eq!((request.path.as_str(), request.query.as_deref()), (path, query), "{target}");
     }
-    for target in ["example.com:443", "ws/x", "/ws#part"] {
+    let absolute = request(&request_line("http://b:8080/"));
+    assert_eq!(absolute.headers("host").collect::<Vec<_>>(), ["b:8080"], "it replaces the Host header's");
+    for target in ["example.com:443", "ws/x", "/ws#part", "http:///ws", "http://?x", "http://a#part"] {
         assert_eq!(refused(&request_line(target)), (400, "target"), "{target}");
     }
 }
@@ -125,6 +127,14 @@ fn what_two_parties_could_read_differently_is_refused() {
     assert_eq!(refused("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"), (400, "host_repeated"));
     assert_eq!(refused("GET / HTTP/1.1\r\n\r\n"), (400, "host_missing"));
     assert_eq!(request("GET / HTTP/1.0\r\n\r\n").version, Version::Http10);
+    for host in ["a, b", "a b", "a@b", "a/b"] {
+        assert_eq!(
+            refused(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")),
+            (400, "host_value"),
+            "{host}"
+        );
+    }
+    assert_eq!(refused("GET http://a@b/ HTTP/1.1\r\nHost: a\r\n\r\n"), (400, "host_value"));
     assert_eq!(refused(&with("X: a\r\n folded")), (400, "malformed_head")); // §5.2
     assert_eq!(refused(&with("X : a")), (400, "malformed_head")); // §5.1
     assert_eq!(refused(&with("X: a\0b")), (400, "malformed_head"));
