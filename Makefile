@@ -1,7 +1,7 @@
 # What a developer types. Each target is one command or one script; nothing is decided here.
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test bench
+.PHONY: help run check test bench fuzz
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -20,3 +20,6 @@ test: ## Everything, with clients from outside; installs what that takes and say
 
 bench: ## Benchmarks of the hot path, without sockets (about three minutes)
 	cargo bench --bench hot_path
+
+fuzz: ## Each fuzz target for FUZZ_SECONDS (60) on nightly; what they find becomes a file to commit
+	scripts/fuzz

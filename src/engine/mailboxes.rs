@@ -3,12 +3,13 @@
 //! A sender that finds a mailbox locked keeps its mail for the next turn: nobody ever waits for a worker
 //! that the system has descheduled. A worker is woken only if it sleeps ([`Post::sleep`]).
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError, TryLockError,
-    atomic::{AtomicBool, Ordering, fence},
-};
+use std::sync::{PoisonError, TryLockError, atomic::Ordering};
 
-use super::{driver::Wake, mail::Batch};
+use super::{
+    driver::Wake,
+    mail::Batch,
+    sync::{AtomicBool, Mutex, MutexGuard, fence},
+};
 use crate::broker::ids::WorkerId;
 
 struct Mailbox<S> {
@@ -136,9 +137,12 @@ impl<S> Post<S> {
     /// Wakes `to` if it sleeps.
     pub fn ring(&self, to: WorkerId) {
         fence(Ordering::SeqCst);
-        let bell = &self.bells[to.index()];
-        if bell.sleeps.load(Ordering::Relaxed) && bell.sleeps.swap(false, Ordering::Relaxed) {
-            (bell.wake)();
+        let Bell { sleeps, wake } = &self.bells[to.index()];
+        // Who takes the flag down wakes. Where it is down already nothing is written.
+        if sleeps.load(Ordering::Relaxed)
+            && sleeps.compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            wake();
         }
     }
 
@@ -156,6 +160,9 @@ impl<S> Post<S> {
         &self.boxes[from.index() * self.workers + to.index()]
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests;
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@
 //! | `due`, `deadlines` | timeouts and pings |
 //! | `post`, `mail`, `mailboxes`, `outbox` | mail between workers, push-back by credits |
 //! | `stats` | counters |
+//! | `sync` | what threads share the mailboxes by |
 //! | `audit` | what must be true between two turns |
 //! | `driver` | sockets |
 //!
@@ -41,6 +42,7 @@ pub mod shared;
 pub mod stats;
 mod subscribe;
 mod sweep;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod worker;

@@ -35,6 +35,7 @@ fn news(homes: &mut Homes, worker: WorkerId) -> Head {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "tens of thousands of hashes, and no pointer")]
 fn a_home_is_stable_and_spread() {
     let counts = (0..4000).fold([0; 4], |mut counts, i| {
         let topic = name(&format!("room/{i}"));

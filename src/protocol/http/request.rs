@@ -152,6 +152,10 @@ impl Request {
 ///
 /// Of a target in absolute form the host counts, and replaces the Host header's value (RFC 9112 §3.2.2).
 pub fn parse_request(bytes: &[u8], limits: &HeadLimits) -> Result<Option<(Request, usize)>, Refusal> {
+    if bytes == &TLS_RECORD[..1] {
+        // The next byte tells TLS from garbage, and the answer must not depend on how the bytes came.
+        return Ok(None);
+    }
     let in_limit = &bytes[..bytes.len().min(limits.head_bytes_max)];
     let mut headers = vec![httparse::EMPTY_HEADER; limits.headers_max];
     let mut head = httparse::Request::new(&mut headers);
@@ -329,10 +333,12 @@ fn content_length(request: &Request) -> Result<Option<u64>, Refusal> {
     Ok(length)
 }
 
+/// A TLS record begins so: handshake (22), version 3.x.
+const TLS_RECORD: [u8; 2] = [0x16, 0x03];
+
 /// Bytes that are no HTTP/1.x head, with the likeliest reason.
 fn malformed(bytes: &[u8], error: httparse::Error) -> Refusal {
-    // A TLS record: handshake (22), version 3.x.
-    if bytes.starts_with(&[0x16, 0x03]) {
+    if bytes.starts_with(&TLS_RECORD) {
         return Refusal::bad_request(
             "tls_on_plain_port",
             "this port does not speak TLS: use ws:// or http://, or the port that does",

@@ -265,6 +265,87 @@ mod tests {
         }
     }
 
+    /// The figure of §5.2, bit by bit, with the rules of §5.1, §5.2 and §5.5 each as soon as its bytes are there.
+    fn parse_slowly(bytes: &[u8]) -> Result<Option<FrameHeader>, ProtocolError> {
+        let bits = |range: std::ops::Range<usize>| {
+            range.into_iter().try_fold(0u64, |number, i| {
+                let byte = bytes.get(i / 8)?;
+                Some(number << 1 | u64::from(byte >> (7 - i % 8) & 1))
+            })
+        };
+        let Some(reserved) = bits(1..4) else { return Ok(None) };
+        let (fin, opcode) = (bits(0..1) == Some(1), bits(4..8).expect("the byte is there"));
+        let control = opcode >= 8;
+        if reserved != 0 {
+            return Err(ProtocolError::ReservedBit);
+        }
+        let names = [OpCode::Continuation, OpCode::Text, OpCode::Binary];
+        let control_names = [OpCode::Close, OpCode::Ping, OpCode::Pong];
+        let opcode = match opcode {
+            0..=2 => names[opcode as usize],
+            8..=10 => control_names[opcode as usize - 8],
+            _ => return Err(ProtocolError::ReservedOpcode(opcode as u8)),
+        };
+        if control && !fin {
+            return Err(ProtocolError::FragmentedControl);
+        }
+        let Some(short_len) = bits(9..16) else { return Ok(None) };
+        if bits(8..9) == Some(0) {
+            return Err(ProtocolError::Unmasked);
+        }
+        if control && short_len > 125 {
+            return Err(ProtocolError::ControlTooLong);
+        }
+        let len_end = match short_len {
+            126 => 32,
+            127 => 80,
+            _ => 16,
+        };
+        let Some(payload_len) = bits(if len_end == 16 { 9..16 } else { 16..len_end }) else {
+            return Ok(None);
+        };
+        if payload_len >= 1 << 63 {
+            return Err(ProtocolError::LengthTopBit);
+        }
+        if (len_end == 32 && payload_len < 126) || (len_end == 80 && payload_len < 65_536) {
+            return Err(ProtocolError::NonMinimalLength);
+        }
+        let Some(mask) = bits(len_end..len_end + 32) else { return Ok(None) };
+        let mask = (mask as u32).to_be_bytes();
+        Ok(Some(FrameHeader { fin, opcode, mask, payload_len, header_len: len_end / 8 + 4 }))
+    }
+
+    #[test]
+    fn every_start_and_every_split_point_like_the_slow_twin() {
+        let lengths: [[u8; 8]; 7] = [
+            [0; 8],
+            [0, 125, 0, 0, 0, 0, 0, 1],
+            [0, 126, 1, 2, 3, 4, 5, 6],
+            [0, 0, 0, 0, 0, 0, 0xFF, 0xFF],
+            [0, 0, 0, 0, 0, 1, 0, 0],
+            [0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF],
+            [0x80, 0, 0, 0, 0, 0, 0, 0],
+        ];
+        for start in 0..=u16::MAX {
+            for length in lengths {
+                let bytes = [&start.to_be_bytes()[..], &length, &MASK, b"payload"].concat();
+                let whole = parse_header(&bytes);
+                assert_eq!(whole, parse_slowly(&bytes), "{bytes:02x?}");
+                // Where the start alone decides, one length is enough.
+                if length != lengths[0] && start & 0x7F < 126 {
+                    continue;
+                }
+                for cut in 0..15 {
+                    assert_eq!(
+                        parse_header(&bytes[..cut]),
+                        parse_slowly(&bytes[..cut]),
+                        "{bytes:02x?} cut at {cut}"
+                    );
+                }
+            }
+        }
+    }
+
     #[test]
     fn header_is_written_right_before_the_payload() {
         for (payload_len, header) in [

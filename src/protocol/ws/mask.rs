@@ -75,6 +75,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_split_point() {
+        let masked: Vec<u8> = (0..200u8).map(|i| i.wrapping_mul(7)).collect();
+        let mask = [0x11, 0x22, 0x44, 0x88];
+        for len in 0..=masked.len() {
+            let mut whole = masked[..len].to_vec();
+            unmask_slowly(&mut whole, mask, 0);
+            for cut in 0..=len {
+                let mut pieces = masked[..len].to_vec();
+                unmask(&mut pieces[..cut], mask, 0);
+                unmask(&mut pieces[cut..], mask, cut);
+                assert_eq!(pieces, whole, "{len} bytes, cut at {cut}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn like_the_slow_twin(

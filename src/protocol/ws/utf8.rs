@@ -104,5 +104,16 @@ mod tests {
             prop_assert_eq!(complete_prefix(&bytes), expected);
             prop_assert_eq!(whole(&bytes).is_ok(), std::str::from_utf8(&bytes).is_ok());
         }
+
+        /// As a message that comes in two pieces is validated: the rest of the first is looked at again.
+        #[test]
+        fn every_split_point(bytes in nearly_text()) {
+            let expected = complete_prefix(&bytes);
+            for cut in 0..=bytes.len() {
+                let pieces = complete_prefix(&bytes[..cut])
+                    .and_then(|before| complete_prefix(&bytes[before..]).map(|after| before + after));
+                prop_assert_eq!(pieces, expected, "cut at {}", cut);
+            }
+        }
     }
 }

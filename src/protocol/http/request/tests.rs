@@ -157,6 +157,8 @@ fn what_is_not_http_is_refused_at_once() {
     assert_eq!(refused("GET / HTTP/2.0\r\n\r\n"), (400, "http_version"));
     assert_eq!(refused("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), (400, "http_version"));
     assert_eq!(refused("\u{16}\u{3}\u{1}\u{2}"), (400, "tls_on_plain_port"));
+    assert_eq!(parse_request(b"\x16", &LIMITS), Ok(None), "the next byte tells");
+    assert_eq!(refused("\u{16}GET"), (400, "malformed_head"));
 }
 
 #[test]

@@ -585,3 +585,29 @@ fn every_split_point_of_a_mixed_stream() {
         }
     }
 }
+
+/// What is missing from which on the reader offers its own memory.
+const DIRECT_MIN: usize = 4 * 1024;
+
+/// The 64-bit form of the length, and the sizes at which the reader changes its way: cut everywhere but in the middle
+/// of the payload, where nothing changes.
+#[test]
+fn every_split_point_of_long_frames() {
+    let payload: Vec<u8> = (0..65_540u32).map(|i| (i * 31) as u8 | 0x80).collect();
+    for stream in [
+        frame(BINARY, &payload),
+        frame(BINARY, &payload[..LARGE]),
+        [frame(BINARY_BEGINS, &payload), frame(PING, b"?"), frame(CONTINUATION_ENDS, b"")].concat(),
+    ] {
+        let expected = read(&stream, &whole(), &LIMITS).0;
+        assert!(matches!(expected.last(), Some(Got::Binary(_))));
+        let near = |at: usize| at.saturating_sub(20).max(1)..(at + 20).min(stream.len());
+        let middle = [DIRECT_MIN, LARGE, stream.len() - DIRECT_MIN, stream.len()].into_iter().flat_map(near);
+        for first in (1..40).chain(middle) {
+            for (room, direct) in [(0, false), (70_000, false), (70_000, true)] {
+                let cuts = Cuts { sizes: vec![first, usize::MAX], room, direct };
+                assert!(read(&stream, &cuts, &LIMITS).0 == expected, "{cuts:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! See `bodies/session.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::session::session(data));

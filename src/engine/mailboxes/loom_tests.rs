@@ -1,0 +1,223 @@
+//! The mailboxes under every interleaving of a few workers (loom): no wake-up is lost, no mail is lost,
+//! doubled or out of order.
+//!
+//! A worker that sleeps waits for its bell alone, so a lost wake-up is a deadlock, which loom reports.
+//!
+//! Loom's limits: its `SeqCst` fences synchronise with every earlier one, where C11 only orders them. That is
+//! all the sleep flag needs (of a flag and a mailbox, each written before a fence and read behind one, not both
+//! reads see the old value), and the mail itself is handed over by the mutex. And it orders an atomic's stores
+//! only as far as threads have seen them, so a swap that changed nothing could hide another's newer store,
+//! which no machine does; the flag is taken down by an exchange that then writes nothing.
+
+use std::sync::Arc;
+
+use loom::{model::Builder, sync::Notify, thread};
+
+use super::*;
+use crate::broker::{
+    home::Head,
+    ids::{ConnectionId, Epoch, Key, Mark, Offset, Position},
+    log::Unit,
+    name::TopicName,
+};
+
+const A: WorkerId = WorkerId(0);
+const B: WorkerId = WorkerId(1);
+const C: WorkerId = WorkerId(2);
+
+/// Mailboxes, and what each worker waits for when it sleeps.
+struct World {
+    post: Post<()>,
+    bells: Vec<Arc<Notify>>,
+}
+
+impl World {
+    fn new(workers: usize) -> Arc<World> {
+        let bells: Vec<_> = (0..workers).map(|_| Arc::new(Notify::new())).collect();
+        let wake = |bell: &Arc<Notify>| {
+            let bell = Arc::clone(bell);
+            Arc::new(move || bell.notify()) as Wake
+        };
+        Arc::new(World { post: Post::new(bells.iter().map(wake).collect()), bells })
+    }
+
+    /// What a worker does between two turns: it sleeps, if it may, until it is woken.
+    fn rest(&self, me: WorkerId) {
+        if self.post.sleep(me) {
+            self.bells[me.index()].wait();
+        } else {
+            // It goes round for mail that it may find locked: the model must let the holder go on.
+            thread::yield_now();
+        }
+        self.post.awake(me);
+    }
+
+    /// Takes what `from` sent, and adds it to `got`.
+    fn take(&self, from: WorkerId, to: WorkerId, got: &mut Vec<u8>) {
+        let mut mail = Batch::default();
+        self.post.take(from, to, &mut mail);
+        got.extend(mail.requests().flat_map(|(_, unit)| unit.bytes().to_vec()));
+    }
+
+    /// Nothing is left, and the flags know it.
+    fn assert_empty(&self) {
+        for mailbox in &self.post.boxes {
+            assert!(mailbox.batch.lock().unwrap().is_empty());
+            assert!(!mailbox.full.load(Ordering::Relaxed));
+        }
+    }
+}
+
+fn write(mail: &mut Batch<()>, number: u8) {
+    let sender = ConnectionId { worker: A, generation: 0, slot: 0 };
+    mail.publish(TopicName::parse("t").unwrap(), Unit::Borrowed(&[number]), None, sender);
+}
+
+fn letter(number: u8) -> Batch<()> {
+    let mut mail = Batch::default();
+    write(&mut mail, number);
+    mail
+}
+
+/// Runs `model` under every interleaving; with `preemptions`, under those with at most so many switches away
+/// from a worker that could go on.
+fn check(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.check(model);
+}
+
+#[test]
+fn a_sleeper_is_woken_for_its_mail() {
+    check(None, || {
+        let world = World::new(2);
+        let sender = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                for number in [1, 2] {
+                    world.post.put(A, B, &mut letter(number), Patience::Now);
+                }
+            })
+        };
+        let mut got = Vec::new();
+        while got.len() < 2 {
+            world.rest(B);
+            world.take(A, B, &mut got);
+        }
+        sender.join().unwrap();
+        assert_eq!(got, [1, 2]);
+        world.assert_empty();
+    });
+}
+
+#[test]
+fn two_who_write_to_each_other_both_wake() {
+    check(None, || {
+        let world = World::new(2);
+        let run = |world: &World, me: WorkerId, other: WorkerId, number: u8| {
+            world.post.put(me, other, &mut letter(number), Patience::Now);
+            let mut got = Vec::new();
+            while got.is_empty() {
+                world.rest(me);
+                world.take(other, me, &mut got);
+            }
+            got
+        };
+        let a = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || run(&world, A, B, 1))
+        };
+        assert_eq!(run(&world, B, A, 2), [1]);
+        assert_eq!(a.join().unwrap(), [2]);
+        world.assert_empty();
+    });
+}
+
+#[test]
+fn two_senders_to_one_sleeper() {
+    check(Some(3), || {
+        let world = World::new(3);
+        let senders = [A, C].map(|from| {
+            let world = Arc::clone(&world);
+            thread::spawn(move || world.post.put(from, B, &mut letter(1), Patience::Now))
+        });
+        let (mut from_a, mut from_c) = (Vec::new(), Vec::new());
+        while from_a.len() + from_c.len() < 2 {
+            world.rest(B);
+            world.take(A, B, &mut from_a);
+            world.take(C, B, &mut from_c);
+        }
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        assert_eq!((from_a, from_c), (vec![1], vec![1]));
+        world.assert_empty();
+    });
+}
+
+/// A sender that finds the mailbox locked keeps its mail, and its next letters go behind it.
+#[test]
+fn mail_that_met_a_locked_mailbox_comes_once_and_in_order() {
+    check(None, || {
+        let world = World::new(2);
+        let sender = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                let mut mail = Batch::default();
+                for number in [1, 2, 3] {
+                    write(&mut mail, number);
+                    let patience = if number == 3 { Patience::Now } else { Patience::Later };
+                    world.post.put(A, B, &mut mail, patience);
+                }
+                assert!(mail.is_empty(), "who is about to sleep keeps nothing");
+            })
+        };
+        let mut got = Vec::new();
+        for _ in 0..3 {
+            world.take(A, B, &mut got);
+        }
+        sender.join().unwrap();
+        assert_eq!(world.post.waits(B), got.len() < 3);
+        world.take(A, B, &mut got);
+        assert_eq!(got, [1, 2, 3]);
+        world.assert_empty();
+    });
+}
+
+/// State is replaced in the mailbox or behind the receiver's back, but the newest always arrives, and last.
+#[test]
+fn the_newest_head_arrives_last() {
+    check(Some(3), || {
+        let world = World::new(2);
+        let key = Key { index: 1, generation: 1 };
+        let head = move |offset| Head {
+            lane: key,
+            topic: key,
+            epoch: Epoch(1),
+            head: Mark { position: Position::START, offset: Offset(offset) },
+            extents: smallvec::SmallVec::new(),
+            excepts: Vec::new(),
+        };
+        let sender = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                let mut mail = Batch::default();
+                for offset in [1, 2, 3] {
+                    mail.head(head(offset));
+                    world.post.put(A, B, &mut mail, Patience::Now);
+                }
+            })
+        };
+        let mut seen = 0;
+        while seen < 3 {
+            world.rest(B);
+            let mut mail = Batch::default();
+            world.post.take(A, B, &mut mail);
+            assert!(mail.heads.len() <= 1);
+            for head in &mail.heads {
+                assert!(head.head.offset.0 > seen);
+                seen = head.head.offset.0;
+            }
+        }
+        sender.join().unwrap();
+        world.assert_empty();
+    });
+}
