@@ -12,8 +12,11 @@
 #![allow(clippy::cast_possible_truncation, reason = "numbers are small, and cut on purpose where not")]
 
 mod client;
+mod crowd;
+mod endings;
 mod model;
 mod session;
+mod setup;
 mod wire;
 mod world;
 

@@ -1,0 +1,194 @@
+//! How worlds end, and what must be true then: everything has arrived, what was left out was counted, nothing is
+//! left of those who went, a drain is over in time.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use stentor::{
+    config::SlowConsumer,
+    engine::driver::sim::{Ended, Weather},
+};
+
+use crate::{
+    client::{Kind, Reading},
+    crowd::publish,
+    model::Topic,
+    world::{LARGE, World, id},
+};
+
+impl World {
+    /// Runs until nothing happens any more and `quiet` has passed so.
+    pub fn settle(&mut self, quiet: Duration) -> Result<(), String> {
+        let mut quiet_since = self.net.now();
+        for _ in 0..200_000 {
+            self.step += 1;
+            let now = self.net.now();
+            for number in 0..self.clients.len() {
+                if self.clients[number].ended.is_none() {
+                    let unsent = self.clients[number].to_send.len();
+                    let received = self.clients[number].received();
+                    self.act(number)?;
+                    let client = &self.clients[number];
+                    let now_received = client.received();
+                    if unsent > client.to_send.len() || now_received > received || client.ended.is_some() {
+                        quiet_since = now;
+                    }
+                }
+            }
+            let mut slept = true;
+            for worker in 0..self.workers.len() {
+                if self.workers[worker].is_some()
+                    && (self.net.asleep(worker).is_none() || self.shared.has_mail(id(worker)))
+                {
+                    self.turn(worker)?;
+                    slept = false;
+                }
+            }
+            if slept {
+                self.net.advance(Duration::from_millis(10));
+            }
+            if self.net.now() - quiet_since > quiet {
+                return Ok(());
+            }
+            self.net.advance(Duration::from_micros(50));
+        }
+        Err(format!("it does not settle: {} connections", self.shared.connections()))
+    }
+
+    /// All goes well from now on, and everybody reads: everything that was published arrives.
+    pub fn quiesce(&mut self) -> Result<(), String> {
+        self.calm = true;
+        self.net.set_weather(Weather::default());
+        for (from, to, _) in std::mem::take(&mut self.jams) {
+            self.shared.jam_mail(id(from), id(to), false);
+        }
+        self.paused.fill(Duration::ZERO);
+        for client in &mut self.clients {
+            client.reading = Reading::Fast;
+            self.net.resize(client.socket, LARGE);
+        }
+        self.settle(Duration::from_secs(5))?;
+        // One more message for each topic: it comes after all that was held, skipped or conflated.
+        for topic in 0..self.witnessed() {
+            let publisher = self.witnessed() + topic;
+            publish(&mut self.clients[publisher], &mut self.topics, topic, 10, self.step, &mut self.dice);
+        }
+        self.settle(Duration::from_secs(2))?;
+        for number in 0..self.clients.len() {
+            self.check_in_the_end(number).map_err(|what| {
+                let client = &self.clients[number];
+                format!("client {number} ({:?}, {:?}): {what}", client.kind, client.reading)
+            })?;
+        }
+        self.check_counts()
+    }
+
+    pub fn check_in_the_end(&mut self, number: usize) -> Result<(), String> {
+        let client = &mut self.clients[number];
+        let said_all = client.is_open() || (client.leaving && client.close_code == Some(1000));
+        if said_all && !client.misbehaved && self.config.slow_consumer != SlowConsumer::Latest {
+            for (&at, &numbers) in client.numbers.iter().filter(|(at, _)| **at < self.topics.len() - 1) {
+                let topic = &self.topics[at];
+                if let Some(lost) = (0..numbers).find(|&number| !topic.has((client.id, number))) {
+                    return Err(format!("its message {lost} of {numbers} to topic {at} was lost"));
+                }
+            }
+        }
+        if !client.is_open() {
+            return Ok(());
+        }
+        if client.mute {
+            return Ok(());
+        }
+        if !client.to_send.is_empty() || !client.echoes.is_empty() || !client.pings.is_empty() {
+            return Err(format!(
+                "{} bytes are not read, {} echoes and {} pongs have not come",
+                client.to_send.len(),
+                client.echoes.len(),
+                client.pings.len()
+            ));
+        }
+        let witnessed = self.topics.len() - 1;
+        let mut readers =
+            client.readers.iter_mut().filter(|(topic, reader)| **topic < witnessed && reader.subscribed);
+        readers.try_for_each(|(topic, reader)| {
+            reader.check_complete(&self.topics[*topic]).map_err(|what| format!("on topic {topic}: {what}"))
+        })
+    }
+
+    /// What was left out was counted, and no more than that.
+    pub fn check_counts(&self) -> Result<(), String> {
+        let (skipped, conflated) = (self.count("deliveries_skipped"), self.count("deliveries_conflated"));
+        let (mut seen, mut most) = (0, 0);
+        for client in &self.clients {
+            let topics = match client.kind {
+                Kind::Member { topic, subscribes: true, .. } => topic..topic + 1,
+                Kind::Multi => 0..self.topics.len(),
+                _ => continue,
+            };
+            seen += client.readers.values().map(|reader| reader.gaps).sum::<u64>();
+            // Who has not read its 101 may have missed everything.
+            let made: u64 = self.topics[topics].iter().map(Topic::made).sum();
+            most += made - client.received() as u64;
+        }
+        let counted = match self.config.slow_consumer {
+            SlowConsumer::Disconnect => {
+                return if skipped + conflated == 0 { Ok(()) } else { Err("counted as skipped".into()) };
+            }
+            SlowConsumer::Skip => skipped,
+            SlowConsumer::Latest => conflated,
+        };
+        if counted < seen || counted > most {
+            return Err(format!("{counted} are counted as left out; seen were {seen}, at most {most}"));
+        }
+        Ok(())
+    }
+
+    /// Everybody leaves. After a while nothing is left of them.
+    pub fn leave(&mut self) -> Result<(), String> {
+        for number in 0..self.clients.len() {
+            let client = &mut self.clients[number];
+            if client.ended.is_none() {
+                if self.dice.happens(128) && !client.leaving && !client.mute {
+                    client.close(&mut self.dice);
+                } else {
+                    client.ended = Some(Ended::Reset);
+                    self.net.reset(client.socket);
+                }
+            }
+        }
+        self.settle(self.config.topic_idle_timeout + Duration::from_secs(12))?;
+        for worker in self.workers.iter_mut().flatten() {
+            worker.audit_empty()?;
+        }
+        let shared = &self.shared;
+        let left = (
+            shared.connections(),
+            shared.logs.used(),
+            shared.topics.used(),
+            shared.assemblies.load(Ordering::Relaxed),
+        );
+        if left == (0, 0, 0, 0) {
+            Ok(())
+        } else {
+            Err(format!("connections, bytes of logs, topics, bytes of halves left: {left:?}"))
+        }
+    }
+
+    /// The server stops in the middle of it all, in time.
+    pub fn drain(&mut self) -> Result<(), String> {
+        self.draining = true;
+        self.shared.drain();
+        let began = self.net.now();
+        // A worker may be paused for a second, and be late by a tick or two.
+        let limit = self.config.drain_timeout + self.config.close_timeout + Duration::from_millis(1500);
+        while self.workers.iter().any(Option::is_some) {
+            if self.net.now() - began > limit {
+                let left: Vec<usize> =
+                    (0..self.workers.len()).filter(|&worker| self.workers[worker].is_some()).collect();
+                return Err(format!("workers {left:?} have not ended in {limit:?}"));
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+}

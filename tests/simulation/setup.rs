@@ -1,0 +1,52 @@
+//! Worlds differ: small bounds, so that they are met, and all kinds of weather.
+
+use std::time::Duration;
+
+use stentor::{
+    config::{Config, SlowConsumer},
+    engine::driver::sim::{Dice, Weather},
+};
+
+use crate::world::LARGE;
+
+/// Small bounds, so that they are met.
+pub fn configuration(dice: &mut Dice, workers: usize) -> Config {
+    let seconds = |dice: &mut Dice, most: usize| Duration::from_millis(1500 + dice.below(most * 1000) as u64);
+    let max_message_bytes = [1024, 5000, 40_000, 100_000][dice.below(4)];
+    let lag_bytes_max = max_message_bytes.max([1024, 8000, 200_000][dice.below(3)]);
+    Config {
+        workers,
+        max_message_bytes,
+        lag_bytes_max,
+        lag_messages_max: [2, 10, 50, 1000][dice.below(4)],
+        slow_consumer: [SlowConsumer::Disconnect, SlowConsumer::Skip, SlowConsumer::Latest][dice.below(3)],
+        log_bytes_max: if dice.happens(80) { lag_bytes_max.max(64 << 10) } else { LARGE },
+        assembly_bytes_max: if dice.happens(30) { max_message_bytes * 2 } else { LARGE },
+        reply_bytes_max: [100, 2000, 100_000][dice.below(3)],
+        mail_len_max: [1, 3, 256][dice.below(3)],
+        max_topics: if dice.happens(30) { 3 } else { 1000 },
+        accepts_per_tick: 1 + dice.below(5),
+        max_connections_per_ip: None,
+        handshake_timeout: seconds(dice, 2),
+        message_timeout: seconds(dice, 3),
+        ping_interval: dice.happens(200).then(|| seconds(dice, 3)),
+        pong_timeout: seconds(dice, 2) + Duration::from_secs(1),
+        write_timeout: seconds(dice, 4) + Duration::from_secs(1),
+        close_timeout: seconds(dice, 2),
+        drain_timeout: seconds(dice, 2),
+        topic_idle_timeout: seconds(dice, 3),
+        ..Config::default()
+    }
+}
+
+pub fn weather(dice: &mut Dice) -> Weather {
+    let chance = |dice: &mut Dice, most: usize| if dice.happens(128) { dice.below(most) as u8 } else { 0 };
+    Weather {
+        short_send: chance(dice, 128),
+        pieces: chance(dice, 255),
+        late_event: chance(dice, 200),
+        false_event: chance(dice, 60),
+        accept_fails: chance(dice, 60),
+        add_fails: chance(dice, 30),
+    }
+}
