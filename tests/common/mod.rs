@@ -64,12 +64,7 @@ impl TestServer {
 
     /// Waits until a condition on the metrics holds.
     pub fn until(&self, what: &str, condition: impl Fn(&Metrics) -> bool) {
-        let mut last = Metrics(String::new());
-        let held = poll(|| {
-            last = self.metrics();
-            condition(&last)
-        });
-        assert!(held, "{what}: not within {PATIENCE:?}; metrics:\n{}", last.0);
+        until(what, || self.metrics(), condition);
     }
 
     /// Waits until so many connections are open.
@@ -87,6 +82,12 @@ impl Drop for TestServer {
         if !std::thread::panicking() {
             ended.expect("no worker failed");
         }
+    }
+}
+
+impl From<&TestServer> for SocketAddr {
+    fn from(server: &TestServer) -> SocketAddr {
+        server.address
     }
 }
 
@@ -121,6 +122,17 @@ impl Metrics {
             Some((labels, value.parse().unwrap_or_else(|_| panic!("a whole number: {line}"))))
         })
     }
+}
+
+/// Waits until a condition on the metrics holds; how long that took.
+pub fn until(what: &str, metrics: impl Fn() -> Metrics, condition: impl Fn(&Metrics) -> bool) -> Duration {
+    let (began, mut last) = (Instant::now(), Metrics(String::new()));
+    let held = poll(|| {
+        last = metrics();
+        condition(&last)
+    });
+    assert!(held, "{what}: not within {PATIENCE:?}; metrics:\n{}", last.0);
+    began.elapsed()
 }
 
 /// Polls until the condition holds; false if it never does.

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{PATIENCE, poll};
+use super::{Client, Metrics, PATIENCE, poll};
 
 /// A running `stentor`; killed when dropped.
 pub struct Process {
@@ -48,6 +48,20 @@ impl Process {
         Process { child, lines, address }
     }
 
+    /// What `/metrics` says now.
+    pub fn metrics(&self) -> Metrics {
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
+        Metrics(Client::connect(self).request(&request).body)
+    }
+
+    /// Its resident anonymous memory, in bytes: heap and stacks.
+    pub fn anonymous_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux has it");
+        let kib = line.trim().strip_suffix(" kB").and_then(|number| number.parse::<u64>().ok());
+        kib.expect("a number of kB") * 1024
+    }
+
     /// Waits until it logs a line that contains `text`.
     pub fn until_logged(&self, text: &str) {
         while !self.lines.recv_timeout(PATIENCE).expect("a line of the log").contains(text) {}
@@ -67,6 +81,12 @@ impl Process {
     pub fn ended(&mut self) -> ExitStatus {
         assert!(poll(|| !self.runs()), "it has not ended within {PATIENCE:?}");
         self.child.wait().expect("a child")
+    }
+}
+
+impl From<&Process> for SocketAddr {
+    fn from(process: &Process) -> SocketAddr {
+        process.address
     }
 }
 
