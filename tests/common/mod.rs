@@ -152,6 +152,25 @@ pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     assert!(poll(condition), "{what}: not within {PATIENCE:?}");
 }
 
+/// Kernel memory that all TCP sockets of this machine hold for data, in bytes.
+pub fn tcp_memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/sockstat").expect("Linux has it");
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:")).expect("a line for TCP");
+    let pages = line
+        .split(' ')
+        .skip_while(|field| *field != "mem")
+        .nth(1)
+        .and_then(|field| field.parse::<u64>().ok());
+    pages.expect("a number of pages") * rustix::param::page_size() as u64
+}
+
+/// Raises the limit on open files as far as it goes, for tests whose server is another process.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the hard limit one may");
+}
+
 /// Numbers that look random and are the same in every run (SplitMix64).
 pub struct Rng(pub u64);
 
