@@ -86,7 +86,12 @@ impl Common {
 
     /// Paces a thread, one of `threads`, that opens connections in order to hold them.
     pub(crate) fn ramp(&self, threads: usize) -> Ramp {
-        Ramp::new(self.connect_rate.unwrap_or(CONNECT_RATE) / threads as f64, DIALS_MAX)
+        self.storm(threads, DIALS_MAX)
+    }
+
+    /// The same with up to `dials_max` handshakes under way.
+    pub(crate) fn storm(&self, threads: usize, dials_max: usize) -> Ramp {
+        Ramp::new(self.connect_rate.unwrap_or(CONNECT_RATE) / threads as f64, dials_max)
     }
 
     /// Paces a thread, one of `threads`, whose work is to open connections, `concurrency` at once.
@@ -111,6 +116,9 @@ pub(crate) struct FanoutArgs {
     /// Connections that receive
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) subscribers: u32,
+    /// Further connections that subscribe and never read. They are not accounted for
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
+    pub(crate) stuck: u32,
     /// Connections that publish [default: one per topic]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) publishers: Option<u32>,
@@ -179,6 +187,12 @@ pub(crate) struct IdleArgs {
     /// Connections to hold [default: the last of --steps, or 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) connections: Option<u32>,
+    /// Handshakes under way at once, per thread
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) concurrency: u32,
+    /// Count connections that the server refuses, and go on; without it the first one ends the run
+    #[arg(long)]
+    pub(crate) refusals: bool,
     /// Numbers of connections at which to read the server's memory, rising: 5000,15000
     #[arg(long, value_name = "N,N,…", value_delimiter = ',', requires = "server_pid")]
     pub(crate) steps: Vec<u32>,

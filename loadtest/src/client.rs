@@ -30,6 +30,8 @@ pub(crate) struct Target {
     address: SocketAddr,
     /// How many of 127.0.0.1, 127.0.0.2, … to connect from; 1 leaves the choice to the system.
     sources: u8,
+    /// Size of the sockets' receive buffers, in bytes; `None` leaves it to the system.
+    receive_buffer_bytes: Option<usize>,
     /// Bound on connect and upgrade together.
     pub(crate) timeout: Duration,
 }
@@ -48,7 +50,12 @@ impl Target {
                 "--source-addresses {sources} binds to 127.0.0.1…{sources} and needs a server on 127.0.0.1, not {address}"
             )));
         }
-        Ok(Self { url, address, sources, timeout })
+        Ok(Self { url, address, sources, receive_buffer_bytes: None, timeout })
+    }
+
+    /// The same server, for connections that never read: their receive buffers are as small as the system allows.
+    pub(crate) fn narrow(&self) -> Self {
+        Self { receive_buffer_bytes: Some(1), ..self.clone() }
     }
 
     /// Starts to connect; the socket turns writable when that has succeeded or failed. `serial` chooses the
@@ -58,6 +65,9 @@ impl Target {
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         socket.set_linger(Some(Duration::ZERO))?;
+        if let Some(bytes) = self.receive_buffer_bytes {
+            socket.set_recv_buffer_size(bytes)?;
+        }
         if self.sources > 1 {
             let last = 1 + (serial % usize::from(self.sources)) as u8;
             socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into())?;

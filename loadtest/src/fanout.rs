@@ -1,13 +1,15 @@
 //! `fanout`: publishers, subscribers, and every message accounted for.
 //!
 //! Owns the plan (who subscribes to what, on which thread), the phases, and the verdict. `subscribers` is what a
-//! receiving thread does, `publishers` the publishing one, `completion` how they know that a message is done.
+//! receiving thread does, `publishers` the publishing one, `stuck` the one whose connections never read, `completion`
+//! how they know that a message is done.
 //!
 //! Phases: connect all → settle → warm up → measure → drain. Messages are accounted for from the first to the
 //! last; figures are of messages due in the measurement, and rates of what arrived during it.
 
 mod completion;
 mod publishers;
+mod stuck;
 mod subscribers;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -33,6 +35,7 @@ struct Plan {
     target: Target,
     subscribers: usize,
     publishers: usize,
+    stuck: usize,
     topics: usize,
     threads: usize,
     schedule: Schedule,
@@ -53,7 +56,8 @@ impl Plan {
                 "{topics} topics need at least as many --publishers ({publishers}) and --subscribers ({subscribers})"
             )));
         }
-        ensure_files(subscribers + publishers)?;
+        let stuck = args.stuck as usize;
+        ensure_files(subscribers + publishers + stuck)?;
         let schedule = match args.rate {
             Some(rate) => Schedule::Open { rate },
             None => Schedule::Closed { outstanding: u64::from(args.outstanding.unwrap_or(1)) },
@@ -64,6 +68,7 @@ impl Plan {
             target: args.common.target()?,
             subscribers,
             publishers,
+            stuck,
             topics,
             threads,
             schedule,
@@ -196,22 +201,26 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<Verdict, Failure> {
         plan,
     };
     let shared = &shared;
-    let (measured, received, published) = std::thread::scope(|scope| {
+    let (measured, received, published, stuck) = std::thread::scope(|scope| {
         let receiving: Vec<_> = (0..shared.plan.threads)
             .map(|thread| scope.spawn(move || shared.control.guard(subscribers::run(shared, thread))))
             .collect();
         let publishing = scope.spawn(|| shared.control.guard(publishers::run(shared)));
+        let sticking = scope.spawn(|| shared.control.guard(stuck::run(shared)));
         let measured = shared.control.guard(phases(shared));
         shared.control.stop();
         let received: Option<Vec<_>> =
             receiving.into_iter().map(|thread| thread.join().expect("a receiving thread panicked")).collect();
-        (measured, received, publishing.join().expect("the publishing thread panicked"))
+        let published = publishing.join().expect("the publishing thread panicked");
+        (measured, received, published, sticking.join().expect("the thread that never reads panicked"))
     });
     shared.control.outcome()?;
-    let (Some(measured), Some(received), Some(published)) = (measured, received, published) else {
+    let (Some(measured), Some(received), Some(published), Some(stuck_closed)) =
+        (measured, received, published, stuck)
+    else {
         unreachable!("a thread that ends without an outcome leaves a failure");
     };
-    report(shared, measured, &received, &published).print(args.common.json)
+    report(shared, measured, &received, &published, stuck_closed).print(args.common.json)
 }
 
 /// What the main thread measured.
@@ -225,7 +234,7 @@ struct Measured {
 /// Leads the threads through the run.
 fn phases(shared: &Shared) -> Result<Measured, Failure> {
     let (plan, control, progress) = (&shared.plan, &shared.control, Progress::new());
-    let all = plan.threads + 1;
+    let all = plan.threads + 2;
     progress.phase("connect", plan.subscribers as u64);
     progress.wait(control, None, || {
         let opened = shared.arrived().opened;
@@ -291,6 +300,8 @@ struct Fanout {
     out_of_order: u64,
     corrupt: u64,
     closed: u64,
+    stuck: usize,
+    stuck_closed: u64,
     unsent: u64,
     pings: u64,
     deliveries_per_second: f64,
@@ -327,6 +338,10 @@ impl Figures for Fanout {
                 ),
             ),
         ];
+        if self.stuck > 0 {
+            let text = format!("{} that never read, {} of them were closed", self.stuck, self.stuck_closed);
+            lines.push(("stuck", text));
+        }
         if let Some(us) = self.server_cpu_us_per_delivery {
             lines.push(("server CPU", format!("{us:.3} µs per delivery")));
         }
@@ -369,6 +384,7 @@ fn report(
     measured: Measured,
     received: &[subscribers::Outcome],
     published: &publishers::Outcome,
+    stuck_closed: u64,
 ) -> Report<Fanout> {
     let plan = &shared.plan;
     let Measured { usage, before, after, drained } = measured;
@@ -466,6 +482,8 @@ fn report(
         out_of_order: totals.out_of_order,
         corrupt,
         closed,
+        stuck: plan.stuck,
+        stuck_closed,
         unsent: published.unsent,
         pings: sum(|outcome| outcome.pings),
         deliveries_per_second: deliveries / usage.seconds,

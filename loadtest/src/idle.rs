@@ -5,7 +5,7 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use serde::Serialize;
@@ -16,7 +16,9 @@ use crate::failure::Failure;
 use crate::harness::{Control, PATIENCE, Progress};
 use crate::poller::{Handler, Opened, Poller, Received, receive};
 use crate::proc::ensure_files;
-use crate::report::{Figures, Report, Usage, Verdict, Watch, bytes};
+use crate::report::{
+    Distribution, Figures, Latencies, Report, Usage, Verdict, Watch, bytes, latencies, merge, quantity,
+};
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
 
 /// What all threads of a run see.
@@ -29,6 +31,10 @@ struct Shared {
     /// Connections to hold now, all threads together.
     goal: AtomicU64,
     opened: AtomicU64,
+    /// Connections answered with 503, where `--refusals` counts them …
+    refused: AtomicU64,
+    /// … and those that ended without an answer.
+    reset: AtomicU64,
     pings: AtomicU64,
     messages: AtomicU64,
 }
@@ -52,6 +58,8 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Verdict, Failure> {
         watch: Watch::new(args.common.server_pid)?,
         goal: AtomicU64::new(0),
         opened: AtomicU64::new(0),
+        refused: AtomicU64::new(0),
+        reset: AtomicU64::new(0),
         pings: AtomicU64::new(0),
         messages: AtomicU64::new(0),
         args: args.clone(),
@@ -76,6 +84,8 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Verdict, Failure> {
 /// What the main thread measured.
 struct Measured {
     usage: Usage,
+    /// Time in which connections were opened, in seconds.
+    connect_seconds: f64,
     steps: Vec<Step>,
     pings: u64,
 }
@@ -99,13 +109,18 @@ fn phases(shared: &Shared, connections: u64) -> Result<Measured, Failure> {
     if goals.last() != Some(&connections) {
         goals.push(connections);
     }
+    let mut connecting = Duration::ZERO;
     for goal in goals {
+        let began = Instant::now();
         shared.goal.store(goal, Ordering::Release);
         progress.phase("connect", goal);
         progress.wait(control, None, || {
-            let opened = shared.opened.load(Ordering::Acquire);
-            (opened < goal).then(|| (opened, format!("{opened} of {goal} connections")))
+            let answered =
+                [&shared.opened, &shared.refused, &shared.reset].map(|n| n.load(Ordering::Acquire));
+            let answered = answered.iter().sum();
+            (answered < goal).then(|| (answered, format!("{answered} of {goal} connections")))
         });
+        connecting += began.elapsed();
         progress.wait_for(control, "settle", args.settle, |_| format!("{goal} connections"));
         if control.stopped() {
             break;
@@ -116,14 +131,16 @@ fn phases(shared: &Shared, connections: u64) -> Result<Measured, Failure> {
     let (sample, before) = (shared.watch.sample()?, pings());
     progress.wait_for(control, "hold", args.duration, |_| format!("{} pings answered", pings()));
     let (end_sample, after) = (shared.watch.sample()?, pings());
-    Ok(Measured { usage: shared.watch.between(&sample, &end_sample), steps, pings: after - before })
+    let usage = shared.watch.between(&sample, &end_sample);
+    Ok(Measured { usage, connect_seconds: connecting.as_secs_f64(), steps, pings: after - before })
 }
 
 /// Connections that the server closed, and how the first one was.
-#[derive(Default)]
 struct Outcome {
     closed: u64,
     closed_how: Option<String>,
+    /// From SYN to 101.
+    handshake: Latencies,
 }
 
 /// One thread: opens its share of the goal, however that rises, and holds it until the run is stopped.
@@ -132,16 +149,17 @@ fn hold(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
     shared.watch.enrol(format!("hold {thread}"));
     let request_target = shared.target.url.target(None, &shared.args.subscriber_query);
     let mut poller = Poller::new(shared.target.clone())?;
-    let mut ramp = shared.args.common.ramp(shared.threads);
-    let mut crew =
-        Crew { shared, connections: Vec::new(), buffer: vec![0; 16 * 1024], outcome: Outcome::default() };
+    let new_ramp = || shared.args.common.storm(shared.threads, shared.args.concurrency as usize);
+    let mut ramp = new_ramp();
+    let outcome = Outcome { closed: 0, closed_how: None, handshake: latencies() };
+    let mut crew = Crew { shared, connections: Vec::new(), buffer: vec![0; 16 * 1024], outcome };
     let mut goal_seen = 0;
     while !shared.control.stopped() {
         let goal = shared.goal.load(Ordering::Acquire) as usize;
         let share = (thread..goal).step_by(shared.threads).count();
         if goal != goal_seen {
             // The pause between two steps is no arrears to catch up on.
-            ramp = shared.args.common.ramp(shared.threads);
+            ramp = new_ramp();
             goal_seen = goal;
         }
         while crew.connections.len() < share && ramp.allowed(poller.dialling()) > 0 {
@@ -170,10 +188,24 @@ struct Connection {
 
 impl Handler for Crew<'_> {
     fn opened(&mut self, token: usize, opened: Opened) -> Result<(), Failure> {
+        self.outcome.handshake.saturating_record(opened.took.as_nanos() as u64);
         self.connections[token].stream = Some(opened.stream);
         self.walk(token, &opened.rest);
         self.shared.opened.fetch_add(1, Ordering::Release);
         self.ready(token)
+    }
+
+    fn failed(&mut self, _token: usize, failure: Failure) -> Result<(), Failure> {
+        let counter = match failure {
+            Failure::Status { status: 503, .. } => &self.shared.refused,
+            Failure::Connect { .. } | Failure::Handshake { .. } => &self.shared.reset,
+            other => return Err(other),
+        };
+        if !self.shared.args.refusals {
+            return Err(failure);
+        }
+        counter.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 
     fn ready(&mut self, token: usize) -> Result<(), Failure> {
@@ -250,6 +282,11 @@ impl Sink for Replies {
 struct Idle {
     connections: u32,
     threads: usize,
+    opened: u64,
+    refused: u64,
+    reset: u64,
+    connect_seconds: f64,
+    handshake_us: Distribution,
     closed: u64,
     pings: u64,
     pings_per_second: f64,
@@ -263,6 +300,19 @@ impl Figures for Idle {
     fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![
             ("load", format!("{} idle connections, {} closed", self.connections, self.closed)),
+            (
+                "handshakes",
+                format!(
+                    "{} in {:.2} s ({}/s): {} opened, {} refused with 503, {} reset",
+                    self.connections,
+                    self.connect_seconds,
+                    quantity(f64::from(self.connections) / self.connect_seconds),
+                    self.opened,
+                    self.refused,
+                    self.reset
+                ),
+            ),
+            ("latency", format!("{}  (from SYN to 101)", self.handshake_us.text())),
             ("pings", format!("{} answered, {:.1}/s", self.pings, self.pings_per_second)),
         ];
         for step in &self.steps {
@@ -290,7 +340,7 @@ fn slope(steps: &[Step], first_step: Option<u32>) -> Option<f64> {
 }
 
 fn report(shared: &Shared, connections: u32, measured: Measured, outcomes: &[Outcome]) -> Report<Idle> {
-    let Measured { usage, steps, pings } = measured;
+    let Measured { usage, connect_seconds, steps, pings } = measured;
     let closed = outcomes.iter().map(|outcome| outcome.closed).sum();
     let mut void = Vec::new();
     if closed > 0 {
@@ -312,6 +362,11 @@ fn report(shared: &Shared, connections: u32, measured: Measured, outcomes: &[Out
     let figures = Idle {
         connections,
         threads: shared.threads,
+        opened: shared.opened.load(Ordering::Relaxed),
+        refused: shared.refused.load(Ordering::Relaxed),
+        reset: shared.reset.load(Ordering::Relaxed),
+        connect_seconds,
+        handshake_us: Distribution::of(&merge(outcomes.iter().map(|outcome| &outcome.handshake))),
         closed,
         pings,
         pings_per_second: pings as f64 / usage.seconds,

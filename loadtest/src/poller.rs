@@ -40,6 +40,10 @@ pub(crate) trait Handler {
     /// The connection dialled as `token` is open. The handler must read the socket until it would block, since
     /// its edge may have been used up.
     fn opened(&mut self, token: usize, opened: Opened) -> Result<(), Failure>;
+    /// The connection dialled as `token` could not be opened.
+    fn failed(&mut self, _token: usize, failure: Failure) -> Result<(), Failure> {
+        Err(failure)
+    }
     /// The socket of `token` may have bytes (or its end), or take some.
     fn ready(&mut self, token: usize) -> Result<(), Failure>;
 }
@@ -122,9 +126,17 @@ impl Poller {
                 continue;
             }
             let dial = self.dials.get_mut(&token).expect("the dial was just found");
-            if let Progress::Open(rest) = dial.handshake.advance(&mut dial.stream)? {
-                let Dial { stream, began, .. } = self.dials.remove(&token).expect("the dial was just found");
-                handler.opened(token, Opened { stream, rest, took: began.elapsed() })?;
+            let progress = dial.handshake.advance(&mut dial.stream);
+            if matches!(progress, Ok(Progress::Pending)) {
+                continue;
+            }
+            let Dial { stream, began, .. } = self.dials.remove(&token).expect("the dial was just found");
+            match progress {
+                Ok(Progress::Pending) => {}
+                Ok(Progress::Open(rest)) => {
+                    handler.opened(token, Opened { stream, rest, took: began.elapsed() })?;
+                }
+                Err(failure) => handler.failed(token, failure)?,
             }
         }
         self.check_overdue()

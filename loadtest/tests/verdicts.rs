@@ -143,6 +143,23 @@ fn a_closed_subscriber_voids_the_run() {
 }
 
 #[test]
+fn stuck_subscribers_are_not_accounted_for() {
+    let (output, json) = fanout(Fault::None, &["--rate", "200", "--stuck", "7"]);
+    assert_status(&output, 0);
+    assert_accounts(&json, 0, 0, 0, 0);
+    assert_eq!([count(&json, "stuck"), count(&json, "stuck_closed")], [7, 0], "{json}");
+}
+
+#[test]
+fn stuck_subscribers_that_are_closed_are_counted_and_void_nothing() {
+    let (output, json) = fanout(Fault::Impatience, &["--rate", "200", "--stuck", "7"]);
+    assert_status(&output, 0);
+    assert_accounts(&json, 0, 0, 0, 0);
+    assert_eq!([count(&json, "closed"), count(&json, "stuck_closed")], [0, 7], "{json}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("7 that never read, 7 of them were closed"));
+}
+
+#[test]
 fn an_http_error_is_no_run() {
     let (output, _) = fanout(Fault::Refuse, &[]);
     assert_status(&output, 2);
@@ -206,6 +223,17 @@ fn idle_connections_answer_pings() {
     let connections: Vec<_> = steps.iter().map(|step| step["connections"].as_u64().unwrap()).collect();
     assert_eq!(connections, [0, 3, 8], "{json}");
     assert!(json["figures"]["server_bytes_per_connection"].is_f64(), "{json}");
+}
+
+#[test]
+fn refusals_are_counted_where_they_are_asked_for() {
+    let flags = ["--connections", "5", "--settle", "0s", "--duration", "100ms"];
+    let (output, json) = load(Fault::Refuse, "idle", "/ws/bench", &[&flags[..], &["--refusals"]].concat());
+    assert_status(&output, 0);
+    assert_eq!(["opened", "refused", "reset"].map(|name| count(&json, name)), [0, 5, 0], "{json}");
+    let (output, _) = load(Fault::Refuse, "idle", "/ws/bench", &flags);
+    assert_status(&output, 2);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("HTTP 503"));
 }
 
 #[test]

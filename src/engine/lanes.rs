@@ -2,7 +2,7 @@
 //!
 //! Pure bookkeeping: who subscribes to what and sits where. What is sent when is the sweep's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use foldhash::quality::FixedState;
 use slab::Slab;
@@ -46,8 +46,8 @@ pub struct LaneRecord {
     pub queued: bool,
     /// The floor that the home was told.
     pub floor_sent: Mark,
-    /// Subscriptions that wait for the first head.
-    pub waiting: Vec<u32>,
+    /// Subscriptions that wait for the first head. A set, since all of them may be reset at once.
+    pub waiting: BTreeSet<u32>,
     /// When the head last moved, or the last subscription went.
     pub active_at: Tick,
     /// When lags were last looked at.
@@ -133,7 +133,7 @@ impl Lanes {
             generation: self.generations,
             queued: false,
             floor_sent: Mark::START,
-            waiting: Vec::new(),
+            waiting: BTreeSet::new(),
             active_at: now,
             checked_at: now,
             listed: false,
@@ -200,7 +200,7 @@ impl Lanes {
         if record.topic.is_some() {
             self.seat_at_head(key);
         } else {
-            record.waiting.push(key);
+            record.waiting.insert(key);
         }
         key
     }
@@ -252,7 +252,7 @@ impl Lanes {
             }
             None => {
                 let lane = self.subscriptions[key as usize].lane;
-                self.records[lane as usize].waiting.retain(|&waiting| waiting != key);
+                self.records[lane as usize].waiting.remove(&key);
             }
         }
         self.subscriptions.remove(key as usize).lane
@@ -270,4 +270,24 @@ impl Lanes {
 /// The low bits of a mark's offset, as an entry has them.
 pub fn low(mark: Mark) -> u32 {
     (mark.offset.0 & u64::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subscriptions_that_wait_can_all_go_at_once() {
+        // With a list that is searched for each of them this takes seconds, in which the worker does nothing else.
+        const WAITING: u32 = 100_000;
+        let mut lanes = Lanes::new(0);
+        let lane = lanes.create(TopicName::parse("new").unwrap(), WorkerId(1), Tick(0));
+        let keys: Vec<u32> = (0..WAITING).map(|slot| lanes.subscribe(slot, lane, &mut { NONE })).collect();
+        for &key in keys.iter().filter(|&key| key % 1000 != 1) {
+            assert_eq!(lanes.unsubscribe(key), lane);
+        }
+        let left: Vec<u32> = lanes.at(lane).waiting.iter().copied().collect();
+        assert_eq!(left, (0..WAITING).filter(|key| key % 1000 == 1).collect::<Vec<_>>());
+        assert_eq!((lanes.at(lane).subscriptions(), lanes.subscriptions.len()), (100, 100));
+    }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{PATIENCE, TestServer};
+use super::PATIENCE;
 
 /// First bytes of whole frames (FIN is set).
 pub const TEXT: u8 = 0x81;
@@ -157,8 +157,8 @@ pub struct Client {
 
 impl Client {
     /// A connection that has said nothing yet.
-    pub fn connect(server: &TestServer) -> Client {
-        Client::to(server.address)
+    pub fn connect(server: impl Into<SocketAddr>) -> Client {
+        Client::to(server.into())
     }
 
     /// The same, to an address.
@@ -166,17 +166,13 @@ impl Client {
         Client::over(TcpStream::connect_timeout(&address, PATIENCE).expect("the server accepts"))
     }
 
-    /// A connection with a small receive buffer, so that it can be full after a few packets.
-    pub fn narrow(server: &TestServer) -> Client {
-        Client::narrow_to(server.address)
-    }
-
-    /// The same, to an address.
-    pub fn narrow_to(address: SocketAddr) -> Client {
+    /// A connection with small buffers, so that they are full after a few packets.
+    pub fn narrow(server: impl Into<SocketAddr>) -> Client {
         use socket2::{Domain, Socket, Type};
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
-        socket.connect(&address.into()).expect("the server accepts");
+        socket.set_send_buffer_size(4096).expect("a small buffer");
+        socket.connect(&server.into().into()).expect("the server accepts");
         Client::over(socket.into())
     }
 
@@ -188,7 +184,7 @@ impl Client {
     }
 
     /// A WebSocket at `path`.
-    pub fn open(server: &TestServer, path: &str) -> Client {
+    pub fn open(server: impl Into<SocketAddr>, path: &str) -> Client {
         Client::connect(server).upgraded(path)
     }
 
@@ -373,8 +369,9 @@ impl Client {
 }
 
 /// A client of another make (tungstenite) at `path`.
-pub fn tungstenite(server: &TestServer, path: &str) -> tungstenite::WebSocket<TcpStream> {
-    let Client { stream, .. } = Client::connect(server);
-    let url = format!("ws://{}{path}", server.address);
+pub fn tungstenite(server: impl Into<SocketAddr>, path: &str) -> tungstenite::WebSocket<TcpStream> {
+    let address = server.into();
+    let Client { stream, .. } = Client::connect(address);
+    let url = format!("ws://{address}{path}");
     tungstenite::client(url, stream).expect("a handshake").0
 }

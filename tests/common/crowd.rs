@@ -6,6 +6,7 @@
 
 use std::{
     io::{ErrorKind, Read},
+    net::SocketAddr,
     sync::{
         Arc, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -16,7 +17,7 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
-use super::{Client, TestServer};
+use super::Client;
 
 /// The bytes that everybody must receive.
 struct Reference {
@@ -24,6 +25,8 @@ struct Reference {
     /// Whether `bytes` may grow by what comes.
     learns: bool,
     len: usize,
+    /// Bytes per second that each subscriber reads at most.
+    pace: Option<usize>,
     /// How far each subscriber has come.
     positions: Vec<AtomicUsize>,
 }
@@ -71,32 +74,47 @@ const THREADS: usize = 2;
 impl Crowd {
     /// Connects subscribers that must all receive exactly `expected`, within `time` from now.
     pub fn expecting(
-        server: &TestServer,
+        server: impl Into<SocketAddr>,
         path: &str,
         subscribers: usize,
         expected: Vec<u8>,
         time: Duration,
     ) -> Crowd {
         let len = expected.len();
-        let reference = Reference { bytes: RwLock::new(expected), learns: false, len, positions: Vec::new() };
-        Crowd::start(server, path, subscribers, reference, time)
+        let bytes = RwLock::new(expected);
+        let reference = Reference { bytes, learns: false, len, pace: None, positions: Vec::new() };
+        Crowd::start(server.into(), path, subscribers, reference, time)
     }
 
     /// Connects subscribers that must all receive the same `len` bytes.
     pub fn agreeing(
-        server: &TestServer,
+        server: impl Into<SocketAddr>,
         path: &str,
         subscribers: usize,
         len: usize,
         time: Duration,
     ) -> Crowd {
         let bytes = RwLock::new(Vec::with_capacity(len));
-        let reference = Reference { bytes, learns: true, len, positions: Vec::new() };
-        Crowd::start(server, path, subscribers, reference, time)
+        let reference = Reference { bytes, learns: true, len, pace: None, positions: Vec::new() };
+        Crowd::start(server.into(), path, subscribers, reference, time)
+    }
+
+    /// The same, and none of them reads more than `pace` bytes per second.
+    pub fn reading_at(
+        pace: usize,
+        server: impl Into<SocketAddr>,
+        path: &str,
+        subscribers: usize,
+        len: usize,
+        time: Duration,
+    ) -> Crowd {
+        let bytes = RwLock::new(Vec::with_capacity(len));
+        let reference = Reference { bytes, learns: true, len, pace: Some(pace), positions: Vec::new() };
+        Crowd::start(server.into(), path, subscribers, reference, time)
     }
 
     fn start(
-        server: &TestServer,
+        server: SocketAddr,
         path: &str,
         subscribers: usize,
         mut reference: Reference,
@@ -113,7 +131,15 @@ impl Crowd {
         let threads = sockets.into_iter().enumerate().map(|(thread, sockets)| {
             let reference = Arc::clone(&reference);
             std::thread::spawn(move || {
-                let read = read_all(sockets, thread, &reference, time);
+                let mut readers = Readers {
+                    thread,
+                    positions: vec![0; sockets.len()],
+                    missing: sockets.len(),
+                    sockets,
+                    reference: &reference,
+                    buffer: vec![0; 256 * 1024],
+                };
+                let read = readers.read_all(time);
                 // Whoever waits for the crowd to come on may give up before it is asked.
                 read.inspect_err(|error| eprintln!("{error}"))
             })
@@ -138,58 +164,85 @@ impl Crowd {
     }
 }
 
-/// Reads all sockets until each has received the reference's length, and nothing more.
-fn read_all(
-    mut sockets: Vec<TcpStream>,
+/// How often those read who read slowly.
+const ROUND: Duration = Duration::from_millis(50);
+
+/// The subscribers of one thread.
+struct Readers<'a> {
     thread: usize,
-    reference: &Reference,
-    time: Duration,
-) -> Result<(), String> {
-    let mut poll = Poll::new().map_err(|error| error.to_string())?;
-    for (i, socket) in sockets.iter_mut().enumerate() {
-        let registered = poll.registry().register(socket, Token(i), Interest::READABLE);
-        registered.map_err(|error| error.to_string())?;
-    }
-    let mut events = Events::with_capacity(1024);
-    let mut positions = vec![0; sockets.len()];
-    let mut missing = sockets.len();
-    let mut buffer = vec![0; 256 * 1024];
-    let began = Instant::now();
-    while missing > 0 {
-        let left = time.saturating_sub(began.elapsed());
-        if left.is_zero() {
-            let lowest = positions.iter().min().expect("there are sockets");
-            return Err(format!(
-                "after {time:?} {missing} subscribers have not got everything; the last one has {lowest} of {} bytes",
-                reference.len
-            ));
+    sockets: Vec<TcpStream>,
+    positions: Vec<usize>,
+    /// Sockets that have not received everything.
+    missing: usize,
+    reference: &'a Reference,
+    buffer: Vec<u8>,
+}
+
+impl Readers<'_> {
+    /// Reads all sockets until each has received the reference's length, and nothing more.
+    fn read_all(&mut self, time: Duration) -> Result<(), String> {
+        let mut poll = Poll::new().map_err(|error| error.to_string())?;
+        for (i, socket) in self.sockets.iter_mut().enumerate() {
+            let registered = poll.registry().register(socket, Token(i), Interest::READABLE);
+            registered.map_err(|error| error.to_string())?;
         }
-        // A signal may interrupt the wait; the loop goes on then.
-        let _ = poll.poll(&mut events, Some(left));
-        for event in &events {
-            let (socket, position) = (&mut sockets[event.token().0], &mut positions[event.token().0]);
-            loop {
-                let bytes = match socket.read(&mut buffer) {
-                    Ok(0) => return Err(format!("a subscriber was closed at {position}")),
-                    Ok(bytes) => bytes,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(format!("a subscriber was cut off at {position}: {error}")),
-                };
-                reference.check(*position, &buffer[..bytes])?;
-                *position += bytes;
-                reference.positions[thread + THREADS * event.token().0].store(*position, Ordering::Relaxed);
-                if *position == reference.len {
-                    missing -= 1;
+        let mut events = Events::with_capacity(1024);
+        let began = Instant::now();
+        let mut round = began;
+        while self.missing > 0 {
+            let left = time.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                let lowest = self.positions.iter().min().expect("there are sockets");
+                return Err(format!(
+                    "after {time:?} {} subscribers have not got everything; the last one has {lowest} of {} bytes",
+                    self.missing, self.reference.len
+                ));
+            }
+            if let Some(pace) = self.reference.pace {
+                std::thread::sleep(ROUND.saturating_sub(round.elapsed()));
+                // A round that was late is no reason to read on faster than ever.
+                let share = pace as f64 * round.elapsed().min(2 * ROUND).as_secs_f64();
+                round = Instant::now();
+                for i in 0..self.sockets.len() {
+                    self.read(i, share as usize)?;
                 }
+                continue;
+            }
+            // A signal may interrupt the wait; the loop goes on then.
+            let _ = poll.poll(&mut events, Some(left));
+            for event in &events {
+                self.read(event.token().0, usize::MAX)?;
             }
         }
-    }
-    for socket in &mut sockets {
-        match socket.read(&mut buffer) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            other => return Err(format!("after all bytes: {other:?}")),
+        for socket in &mut self.sockets {
+            match socket.read(&mut self.buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                other => return Err(format!("after all bytes: {other:?}")),
+            }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Reads what has come on one socket, at most `share` bytes.
+    fn read(&mut self, i: usize, mut share: usize) -> Result<(), String> {
+        let (socket, position) = (&mut self.sockets[i], &mut self.positions[i]);
+        while share > 0 && *position < self.reference.len {
+            let room = share.min(self.buffer.len());
+            let bytes = match socket.read(&mut self.buffer[..room]) {
+                Ok(0) => return Err(format!("a subscriber was closed at {position}")),
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(format!("a subscriber was cut off at {position}: {error}")),
+            };
+            share -= bytes;
+            self.reference.check(*position, &self.buffer[..bytes])?;
+            *position += bytes;
+            self.reference.positions[self.thread + THREADS * i].store(*position, Ordering::Relaxed);
+            if *position == self.reference.len {
+                self.missing -= 1;
+            }
+        }
+        Ok(())
+    }
 }

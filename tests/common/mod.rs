@@ -66,12 +66,7 @@ impl TestServer {
 
     /// Waits until a condition on the metrics holds.
     pub fn until(&self, what: &str, condition: impl Fn(&Metrics) -> bool) {
-        let mut last = Metrics(String::new());
-        let held = poll(|| {
-            last = self.metrics();
-            condition(&last)
-        });
-        assert!(held, "{what}: not within {PATIENCE:?}; metrics:\n{}", last.0);
+        until(what, || self.metrics(), condition);
     }
 
     /// Waits until so many connections are open.
@@ -89,6 +84,12 @@ impl Drop for TestServer {
         if !std::thread::panicking() {
             ended.expect("no worker failed");
         }
+    }
+}
+
+impl From<&TestServer> for SocketAddr {
+    fn from(server: &TestServer) -> SocketAddr {
+        server.address
     }
 }
 
@@ -132,6 +133,17 @@ impl Metrics {
     }
 }
 
+/// Waits until a condition on the metrics holds; how long that took.
+pub fn until(what: &str, metrics: impl Fn() -> Metrics, condition: impl Fn(&Metrics) -> bool) -> Duration {
+    let (began, mut last) = (Instant::now(), Metrics(String::new()));
+    let held = poll(|| {
+        last = metrics();
+        condition(&last)
+    });
+    assert!(held, "{what}: not within {PATIENCE:?}; metrics:\n{}", last.0);
+    began.elapsed()
+}
+
 /// Polls until the condition holds; false if it never does.
 pub fn poll(mut condition: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
@@ -147,6 +159,25 @@ pub fn poll(mut condition: impl FnMut() -> bool) -> bool {
 /// Polls until the condition holds.
 pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     assert!(poll(condition), "{what}: not within {PATIENCE:?}");
+}
+
+/// Kernel memory that all TCP sockets of this machine hold for data, in bytes.
+pub fn tcp_memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/sockstat").expect("Linux has it");
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:")).expect("a line for TCP");
+    let pages = line
+        .split(' ')
+        .skip_while(|field| *field != "mem")
+        .nth(1)
+        .and_then(|field| field.parse::<u64>().ok());
+    pages.expect("a number of pages") * rustix::param::page_size() as u64
+}
+
+/// Raises the limit on open files as far as it goes, for tests whose server is another process.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the hard limit one may");
 }
 
 /// Numbers that look random and are the same in every run (SplitMix64).

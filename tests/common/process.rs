@@ -85,10 +85,10 @@ impl Process {
     }
 
     /// Bytes of memory that it has for itself, beside what it maps from files.
-    pub fn anonymous_bytes(&self) -> usize {
+    pub fn anonymous_bytes(&self) -> u64 {
         let status = self.of_proc("status");
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells it");
-        let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kibibytes * 1024
     }
 
@@ -120,6 +120,12 @@ impl Process {
     pub fn ended(&mut self) -> ExitStatus {
         assert!(poll(|| !self.runs()), "it has not ended within {PATIENCE:?}");
         self.child.wait().expect("a child")
+    }
+}
+
+impl From<&Process> for SocketAddr {
+    fn from(process: &Process) -> SocketAddr {
+        process.address
     }
 }
 

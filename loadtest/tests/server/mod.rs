@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     Refuse,
     /// The connection is accepted, and nothing is ever said.
     Silence,
+    /// A subscriber that does not answer its ping in time is closed.
+    Impatience,
 }
 
 /// The message at which the fault happens.
@@ -98,6 +100,9 @@ fn serve(stream: TcpStream, topics: &Topics, fault: Fault) -> tungstenite::Resul
         // Subscribers get a ping first: an unanswered one would show as a read error nowhere, but a wrong frame
         // from the client would.
         socket.send(Message::Ping("are you there".into()))?;
+        if fault == Fault::Impatience {
+            socket.get_ref().set_read_timeout(Some(Duration::from_millis(300)))?;
+        }
         assert_eq!(socket.read()?, Message::Pong("are you there".into()));
         topics.lock().unwrap().entry(path).or_default().push(Subscriber { socket, sent: 0, held: None });
         return Ok(());
@@ -134,7 +139,7 @@ fn deliver(subscriber: &mut Subscriber, message: Message, fault: Fault) -> tungs
         }
         Fault::Damage => socket.send(damaged(message))?,
         Fault::Close => socket.close(None)?,
-        Fault::None | Fault::Refuse | Fault::Silence => socket.send(message)?,
+        Fault::None | Fault::Refuse | Fault::Silence | Fault::Impatience => socket.send(message)?,
     }
     held.map_or(Ok(()), |held| socket.send(held))
 }
