@@ -75,6 +75,8 @@ pub struct Except {
     pub from: Position,
     /// First position after the range.
     pub to: Position,
+    /// Messages in it.
+    pub messages: u32,
 }
 
 /// What a worker learns of a log: how far it may read, with the right to do so.
@@ -478,8 +480,11 @@ impl Homes {
             }
             if let Some(connection) = exclude.filter(|connection| connection.worker == interest.worker) {
                 match interest.excepts.last_mut() {
-                    Some(last) if last.connection == connection && last.to == from => last.to = to,
-                    _ => interest.excepts.push(Except { connection, from, to }),
+                    Some(last) if last.connection == connection && last.to == from => {
+                        last.to = to;
+                        last.messages += 1;
+                    }
+                    _ => interest.excepts.push(Except { connection, from, to, messages: 1 }),
                 }
             }
         }

@@ -137,7 +137,15 @@ impl<D: Driver> Worker<D> {
         let blocked = self.connections.hot(slot).is(Flag::Blocked);
         let policy = self.shared.settings.slow_consumer;
         let keys: Vec<u32> = self.lanes.list(self.connections.first_subscription(slot)).collect();
-        let waiting = keys.iter().filter(|&&key| self.lanes.seat(key).is_none()).count();
+        let opening = self.connections.phase(slot) == Phase::Opening;
+        let mut waiting = 0;
+        for &key in &keys {
+            let subscription = &self.lanes.subscriptions[key as usize];
+            let (lane, unseated) = (subscription.lane, subscription.seat.is_none());
+            let unknown = self.lanes.at(lane).topic.is_none();
+            waiting += usize::from(unknown);
+            must!(unseated == (unknown || opening), "{slot} has a seat: {}, and opens: {opening}", !unseated);
+        }
         let pending = self.connections.warm(slot).extra.as_ref().map_or(0, |extra| extra.pending);
         must!(waiting == pending as usize, "{slot} waits for {waiting} places, {pending} are counted");
         for key in keys {

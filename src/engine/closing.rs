@@ -178,6 +178,7 @@ impl<D: Driver> Worker<D> {
         let mut key = std::mem::replace(&mut self.connections.warm(slot).first_subscription, NONE);
         while key != NONE {
             let next = self.lanes.subscriptions[key as usize].next;
+            self.count_lost(key);
             let lane = self.lanes.unsubscribe(key);
             self.left(lane);
             key = next;
@@ -210,6 +211,8 @@ impl<D: Driver> Worker<D> {
         for slot in draining.next..until {
             match self.connections.phase(slot) {
                 Phase::Open => self.close(slot, CloseCode::GOING_AWAY, "the server is stopping", Why::Drain),
+                // Who has asked already gets the answer.
+                Phase::Head if self.connections.hot(slot).outgoing.is_some() => self.finish(slot),
                 Phase::Head | Phase::Opening => self.end(slot, End::Close, Why::Drain),
                 Phase::Finishing if self.connections.hot(slot).is(Flag::Finished) => {
                     self.end(slot, End::Close, Why::Drain);

@@ -120,10 +120,15 @@ impl<D: Driver> Sink for Commands<'_, D> {
             Phase::Opening => {
                 self.worker.connections.extra(self.slot).response.extend_from_slice(frame.bytes());
             }
-            Phase::Open => match frame {
-                Frame::Borrowed(bytes) => self.worker.queue(self.slot, bytes),
-                Frame::Owned(bytes) => self.worker.queue_kept(self.slot, bytes),
-            },
+            Phase::Open => {
+                match frame {
+                    Frame::Borrowed(bytes) => self.worker.queue(self.slot, bytes),
+                    Frame::Owned(bytes) => self.worker.queue_kept(self.slot, bytes),
+                }
+                if self.worker.sends_in_vain(self.slot) {
+                    self.close(CloseCode::TRY_AGAIN_LATER, "too slow: replies wait");
+                }
+            }
             _ => return,
         }
         self.worker.stats().messages_sent.add(1);

@@ -56,6 +56,14 @@ impl<D: Driver> Worker<D> {
         self.list_flush(slot);
     }
 
+    /// Whether a session goes on sending although its client is no longer read: from timers, say. Several
+    /// replies to one message fit.
+    pub(super) fn sends_in_vain(&self, slot: u32) -> bool {
+        let settings = &self.shared.settings;
+        let max = 4 * settings.reply_bytes_max.max(settings.messages.message_bytes_max);
+        self.connections.outgoing_len(slot) > max
+    }
+
     /// Flushes a bounded number of connections.
     pub(super) fn flush_some(&mut self) {
         for _ in 0..self.to_flush.len().min(FLUSHES_PER_TICK) {
@@ -161,6 +169,8 @@ impl<D: Driver> Worker<D> {
     /// The socket takes bytes again: the connection's subscriptions that are behind come back into the sweep.
     pub(super) fn rejoin(&mut self, slot: u32) {
         let mut next = self.connections.first_subscription(slot);
+        self.lanes.rotate(&mut next);
+        self.connections.warm(slot).first_subscription = next;
         while next != NONE {
             let subscription = next;
             next = self.lanes.subscriptions[subscription as usize].next;

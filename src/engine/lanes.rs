@@ -25,7 +25,7 @@ pub struct Subscription {
     pub lane: u32,
     /// The connection's next subscription, or [`NONE`].
     pub next: u32,
-    /// `None` while the lane does not know yet where its log is.
+    /// `None` while the lane does not know yet where its log is, or the connection opens.
     pub seat: Option<Seat>,
 }
 
@@ -46,7 +46,7 @@ pub struct LaneRecord {
     pub queued: bool,
     /// The floor that the home was told.
     pub floor_sent: Mark,
-    /// Subscriptions that wait for the first head. A set, since all of them may be reset at once.
+    /// Subscriptions that wait for the first head, or for their connection to open. A set, since all of them may be reset at once.
     pub waiting: BTreeSet<u32>,
     /// When the head last moved, or the last subscription went.
     pub active_at: Tick,
@@ -64,7 +64,15 @@ impl LaneRecord {
 }
 
 /// A range of a lane's log that a subscription must not get.
-pub type Hole = std::ops::Range<Position>;
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hole {
+    /// Its first position.
+    pub from: Position,
+    /// The first position after it.
+    pub to: Position,
+    /// Messages in it that are left out.
+    pub messages: u32,
+}
 
 /// See the head of this file.
 pub struct Lanes {
@@ -190,25 +198,21 @@ impl Lanes {
         })
     }
 
-    /// A new subscription at the front of the connection's list. It is seated with the head, or waits for
-    /// the lane's first one.
+    /// A new subscription at the front of the connection's list. It waits for its seat.
     pub fn subscribe(&mut self, connection: u32, lane: u32, first: &mut u32) -> u32 {
         let subscription = Subscription { connection, lane, next: *first, seat: None };
         let key = u32::try_from(self.subscriptions.insert(subscription)).expect("subscriptions are u32");
         *first = key;
-        let record = &mut self.records[lane as usize];
-        if record.topic.is_some() {
-            self.seat_at_head(key);
-        } else {
-            record.waiting.insert(key);
-        }
+        self.records[lane as usize].waiting.insert(key);
         key
     }
 
     /// Seats a subscription that gets all from the lane's head on.
     pub fn seat_at_head(&mut self, key: u32) {
         let subscription = &mut self.subscriptions[key as usize];
-        let lane = &mut self.records[subscription.lane as usize].lane;
+        let record = &mut self.records[subscription.lane as usize];
+        record.waiting.remove(&key);
+        let lane = &mut record.lane;
         let head = lane.view.head();
         let entry = Entry {
             position: head.position,
@@ -256,6 +260,43 @@ impl Lanes {
             }
         }
         self.subscriptions.remove(key as usize).lane
+    }
+
+    /// The last subscription of a connection's list becomes the first: sockets that take little must not serve
+    /// the same topic first each time.
+    pub fn rotate(&mut self, first: &mut u32) {
+        let Some(last) = self.list(*first).last().filter(|last| last != first) else { return };
+        let before = self.list(*first).find(|&at| self.subscriptions[at as usize].next == last);
+        self.subscriptions[before.expect("the list has two or more") as usize].next = NONE;
+        self.subscriptions[last as usize].next = std::mem::replace(first, last);
+    }
+
+    /// Takes the holes before `until` from a subscription; gives the messages in them.
+    pub fn messages_left_out(&mut self, subscription: u32, until: Position) -> u32 {
+        let Some(holes) = self.holes.get_mut(&subscription) else { return 0 };
+        let mut messages = 0;
+        while let Some(hole) = holes.front_mut().filter(|hole| hole.from < until) {
+            if hole.to > until {
+                // Only the newest unit begins inside of a hole, and it is the hole's last.
+                messages += hole.messages - 1;
+                (hole.from, hole.messages) = (until, 1);
+                break;
+            }
+            messages += hole.messages;
+            holes.pop_front();
+        }
+        messages
+    }
+
+    /// Makes one of all holes but the last: what lies between them will be passed over as well.
+    pub fn merge_old_holes(&mut self, subscription: u32) {
+        let Some(holes) = self.holes.get_mut(&subscription) else { return };
+        while holes.len() > 2 {
+            let second = holes.remove(1).expect("there are three");
+            holes[0].to = second.to;
+            holes[0].messages += second.messages;
+        }
+        holes.shrink_to(4);
     }
 
     fn take_out(&mut self, lane: u32, seat: Seat) -> Entry {

@@ -9,6 +9,7 @@
 //! | `commands` | what sessions ask for |
 //! | `subscribe`, `lanes` | subscriptions and their hand-over to the log |
 //! | `sweep` | the ring sweep; **backpressure**: what a refused send leads to |
+//! | `slow` | **slow consumers**: the policies, and what is kept of a log |
 //! | `flush`, `outgoing` | a connection's own queue |
 //! | `closing`, `farewell` | close handshakes, ends, drain |
 //! | `due`, `deadlines` | timeouts and pings |
@@ -39,6 +40,7 @@ mod outgoing;
 mod post;
 mod receive;
 pub mod shared;
+mod slow;
 pub mod stats;
 mod subscribe;
 mod sweep;

@@ -137,7 +137,6 @@ impl Outgoing {
         if self.tail.is_empty() {
             return;
         }
-        // What has left of the tail stays counted in `sent`, as it does for a first part.
         self.parts.push_back(Part::Small(std::mem::take(&mut self.tail)));
     }
 

@@ -441,6 +441,8 @@ impl<D: Driver> Worker<D> {
             return;
         }
         let response = std::mem::take(&mut extra.response);
+        self.seat_all(slot);
+        let extra = self.connections.extra(slot);
         let unread = !extra.unread.is_empty();
         self.queue(slot, &response);
         self.connections.tidy(slot);

@@ -6,24 +6,20 @@
 
 use std::time::Duration;
 
-use super::{connections::Phase, driver::Driver, mail::Control, worker::Worker};
+use super::{connections::Phase, driver::Driver, lanes::NONE, mail::Control, worker::Worker};
 use crate::{
     broker::{
-        home::{Except, Head},
+        home::Head,
         ids::{Key, Tick},
-        lane::{Lane, Seat},
+        lane::Lane,
         name::TopicName,
     },
-    config::SlowConsumer,
     protocol::http::Refusal,
     session::Error,
 };
 
 /// A lane that was quiet for this long lets go of its segments.
 const QUIET: u32 = Tick::PER_SECOND;
-
-/// With `skip`, a subscription behind with more ranges to leave out has lost its place: 4 KiB.
-const HOLES_MAX: usize = 256;
 
 /// A lane stays so long after its last subscription, since reconnecting clients come back soon.
 const LINGER: u32 = 5 * Tick::PER_SECOND;
@@ -43,10 +39,14 @@ impl<D: Driver> Worker<D> {
         if self.lanes.of_connection(first, lane).is_some() {
             return name;
         }
-        let subscription = self.lanes.subscribe(slot, lane, &mut first);
+        self.lanes.subscribe(slot, lane, &mut first);
         self.connections.warm(slot).first_subscription = first;
-        if self.lanes.seat(subscription).is_none() {
+        let known = self.lanes.at(lane).topic.is_some();
+        if !known {
             self.connections.extra(slot).pending += 1;
+        } else if self.connections.phase(slot) != Phase::Opening {
+            // Who opens gets its seats with its 101: nothing may be sent before that.
+            self.seat_all(slot);
         }
         name
     }
@@ -77,10 +77,11 @@ impl<D: Driver> Worker<D> {
             let before = before.expect("the subscription is in its connection's list");
             self.lanes.subscriptions[before as usize].next = next;
         }
-        if self.lanes.seat(key).is_none() {
+        if self.lanes.at(lane).topic.is_none() {
             self.connections.extra(slot).pending -= 1;
             self.connections.tidy(slot);
         }
+        self.count_lost(key);
         self.lanes.unsubscribe(key);
         self.left(lane);
     }
@@ -102,10 +103,9 @@ impl<D: Driver> Worker<D> {
         if record.topic.is_none() {
             record.topic = Some(news.topic);
             record.lane = Lane::new(news.head);
-            let waiting = std::mem::take(&mut record.waiting);
+            let waiting = record.waiting.clone();
             self.floors.push(index);
             for subscription in waiting {
-                self.lanes.seat_at_head(subscription);
                 self.placed(self.lanes.subscriptions[subscription as usize].connection);
             }
             self.list_quiet(index);
@@ -121,63 +121,28 @@ impl<D: Driver> Worker<D> {
         self.trim(index);
     }
 
-    /// One of a connection's subscriptions knows its place.
+    /// One of the topics that a connection subscribes to is known now.
     fn placed(&mut self, slot: u32) {
-        let extra = self.connections.extra(slot);
-        extra.pending -= 1;
+        self.connections.extra(slot).pending -= 1;
         if self.connections.phase(slot) == Phase::Opening {
             self.opened_if_ready(slot);
         } else {
             self.connections.tidy(slot);
+            self.seat_all(slot);
         }
     }
 
-    /// A range of a log that one subscription must not get.
-    fn leave_out(&mut self, lane: u32, except: Except) {
-        if !self.connections.is_current(except.connection) {
-            return;
-        }
-        let first = self.connections.first_subscription(except.connection.slot);
-        let Some(subscription) = self.lanes.of_connection(first, lane) else { return };
-        let Some((_, seat)) = self.lanes.seat(subscription) else { return };
-        let policy = self.shared.settings.slow_consumer;
-        let record = self.lanes.at(lane);
-        let (newest, entry) = (record.lane.view.newest(), record.lane.entry_mut(seat));
-        if entry.lost {
-            return;
-        }
-        entry.holes = true;
-        // With `disconnect` there is at most one range per message of the lag bound.
-        let holes = self.lanes.holes.entry(subscription).or_default();
-        match holes.back_mut() {
-            Some(last) if last.end == except.from => last.end = except.to,
-            _ => holes.push_back(except.from..except.to),
-        }
-        if let (SlowConsumer::Latest, Some(newest)) = (policy, newest) {
-            holes.retain(|hole| hole.end > newest.position);
-        }
-        if policy == SlowConsumer::Skip && holes.len() > HOLES_MAX && matches!(seat, Seat::Behind(_)) {
-            self.lanes.at(lane).lane.entry_mut(seat).lost = true;
-            self.lanes.holes.remove(&subscription);
-        }
-    }
-
-    /// Applies the policy to those who lag too far behind, and lets go of the segments that nobody has before them any more.
-    /// Those behind are looked at once per tenth of a second, or when the log that is kept for them is longer
-    /// than the bound on their lag; never per message.
-    pub(super) fn trim(&mut self, lane: u32) {
-        let now = self.now;
-        let record = self.lanes.at(lane);
-        let mut keep = record.lane.needed();
-        if !record.lane.behind().is_empty() {
-            let kept = record.lane.view.head().position.since(record.lane.view.tail());
-            if record.checked_at == now && kept <= self.shared.settings.lag.bytes {
-                return;
+    /// Seats those of a connection's subscriptions whose topics are known, each at its lane's head.
+    pub(super) fn seat_all(&mut self, slot: u32) {
+        let mut next = self.connections.first_subscription(slot);
+        while next != NONE {
+            let subscription = &self.lanes.subscriptions[next as usize];
+            let (key, unseated, lane) = (next, subscription.seat.is_none(), subscription.lane);
+            next = subscription.next;
+            if unseated && self.lanes.at(lane).topic.is_some() {
+                self.lanes.seat_at_head(key);
             }
-            record.checked_at = now;
-            keep = self.check_lag(lane).map_or(keep, |needed| keep.min(needed));
         }
-        self.lanes.at(lane).lane.view.trim(keep);
     }
 
     /// A lane's topic can't be created: those who wait for it are told.

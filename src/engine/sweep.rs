@@ -2,8 +2,8 @@
 //! head of that moment. And backpressure: what a refused send leads to.
 //!
 //! A socket that refuses bytes moves its subscription to the part behind; the rest of a unit that has begun
-//! goes to the connection's own queue, so a cursor always stands between two units. Policies look at the
-//! part behind only: lag that is the sweep's own is no subscriber's fault.
+//! goes to the connection's own queue, so a cursor always stands between two units. What is done about those
+//! who stay behind is in `slow`.
 
 use std::io::IoSlice;
 
@@ -17,13 +17,8 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    broker::{
-        ids::Position,
-        lane::{Entry, Seat},
-        limits::Window,
-    },
+    broker::lane::{Entry, Seat},
     config::SlowConsumer,
-    protocol::ws::CloseCode,
 };
 
 /// Entries looked at in a slice, most of which may have nothing to get.
@@ -163,32 +158,25 @@ impl<D: Driver> Worker<D> {
     fn send_between_holes(&mut self, lane: u32, seat: Seat) {
         let record = self.lanes.at(lane);
         let before = *record.lane.entry(seat);
-        let head = record.lane.view.head();
+        // All of them lie between the cursor and the head.
         let holes = self.lanes.holes.entry(before.subscription).or_default();
-        while holes.front().is_some_and(|hole| hole.end <= before.position) {
-            holes.pop_front();
-        }
-        let Some(hole) = holes.front().cloned() else {
+        let Some(hole) = holes.front().copied() else {
             self.lanes.holes.remove(&before.subscription);
             self.lanes.at(lane).lane.entry_mut(seat).holes = false;
             self.send_run(lane, seat);
             return;
         };
-        if hole.start <= before.position {
-            // Inside a hole: over it, counted as left out.
-            let record = self.lanes.at(lane);
-            let end = record.lane.view.place(hole.end.min(head.position)).unit_start;
-            let entry = record.lane.entry_mut(seat);
-            let left_out = low(end).wrapping_sub(entry.offset_low);
-            entry.position = end.position;
-            entry.offset_low = low(end);
-            self.stats().deliveries_left_out.add(u64::from(left_out));
+        if hole.from == before.position {
+            holes.pop_front();
+            let entry = self.lanes.at(lane).lane.entry_mut(seat);
+            entry.position = hole.to;
+            entry.offset_low = entry.offset_low.wrapping_add(hole.messages);
+            self.stats().deliveries_left_out.add(u64::from(hole.messages));
             return;
         }
-        let until = hole.start.min(head.position);
         let view = &self.lanes.at(lane).lane.view;
         let run = view.first_run(before.position);
-        let len = usize::try_from(until.since(before.position)).unwrap_or(usize::MAX).min(run.len());
+        let len = usize::try_from(hole.from.since(before.position)).unwrap_or(usize::MAX).min(run.len());
         let sent = self.driver.send(before.connection, &run[..len]);
         self.settle(lane, seat, before, len, sent);
     }
@@ -278,6 +266,7 @@ impl<D: Driver> Worker<D> {
             let sent = outcome.map_or(Sent::Bytes(in_flight.asked), |(_, sent)| *sent);
             self.count_send(if let Sent::Bytes(bytes) = sent { bytes } else { 0 }, in_flight.asked);
             if sent == Sent::Bytes(in_flight.asked) {
+                self.connections.hot(in_flight.slot).clear(Flag::Stalled);
                 continue;
             }
             let Some((lane, seat)) = self.lanes.seat(in_flight.subscription) else { continue };
@@ -305,114 +294,5 @@ impl<D: Driver> Worker<D> {
     fn lap_done(&mut self, lane: u32) {
         self.stats().laps.add(1);
         self.floors.push(lane);
-    }
-
-    /// `latest`: the cursor goes to the newest unit.
-    fn pass_over(&mut self, lane: u32, seat: Seat) {
-        let record = self.lanes.at(lane);
-        let Some(newest) = record.lane.view.newest() else { return };
-        let entry = record.lane.entry_mut(seat);
-        if entry.position < newest.position {
-            let passed = low(newest).wrapping_sub(entry.offset_low);
-            (entry.position, entry.offset_low) = (newest.position, low(newest));
-            self.stats().deliveries_conflated.add(u64::from(passed));
-        }
-    }
-
-    /// **Slow consumers**: what becomes of the subscriptions behind whose lag has passed the bound. Gives what
-    /// the others still need of the log. Cursors stand between units, so whatever is done here cuts none.
-    pub(super) fn check_lag(&mut self, lane: u32) -> Option<Position> {
-        match self.shared.settings.slow_consumer {
-            SlowConsumer::Disconnect => {
-                let slow: SmallVec<[u32; 8]> =
-                    self.slow_entries(lane).map(|entry| entry.connection).collect();
-                slow.into_iter().for_each(|slot| self.close_slow(slot));
-            }
-            SlowConsumer::Skip => {
-                let slow: SmallVec<[u32; 8]> =
-                    self.slow_entries(lane).map(|entry| entry.subscription).collect();
-                for subscription in slow {
-                    let (lane, seat) = self.lanes.seat(subscription).expect("it sits behind");
-                    self.lanes.at(lane).lane.entry_mut(seat).lost = true;
-                    // All of them lie before the head, where it goes on.
-                    self.lanes.holes.remove(&subscription);
-                }
-                self.close_who_pins(lane);
-            }
-            SlowConsumer::Latest => {
-                self.close_who_pins(lane);
-                let lane = &self.lanes.at(lane).lane;
-                let behind = !lane.behind().is_empty();
-                return lane.view.newest().filter(|_| behind).map(|newest| newest.position);
-            }
-        }
-        let behind = self.lanes.at(lane).lane.behind().iter();
-        behind.filter(|entry| !entry.lost).map(|entry| entry.position).min()
-    }
-
-    /// Entries behind that lag by more than the bound. The newest message alone makes nobody slow, whatever
-    /// its size.
-    fn slow_entries(&mut self, lane: u32) -> impl Iterator<Item = &Entry> {
-        let window = self.lag_window();
-        let lane = &self.lanes.at(lane).lane;
-        let head = lane.view.head();
-        lane.behind().iter().filter(move |entry| {
-            let messages = u64::from(low(head).wrapping_sub(entry.offset_low));
-            let bytes = head.position.since(entry.position);
-            !entry.lost && (messages > window.messages || (messages > 1 && bytes > window.bytes))
-        })
-    }
-
-    /// Policies that keep slow subscribers let them keep the unit that they have begun, too, and with it, if
-    /// that is long, its segment. Where the logs are nearly full nobody may.
-    fn close_who_pins(&mut self, lane: u32) {
-        if !self.logs_nearly_full() {
-            return;
-        }
-        let behind: SmallVec<[u32; 8]> =
-            self.lanes.at(lane).lane.behind().iter().map(|entry| entry.connection).collect();
-        for slot in behind {
-            if self.connections.hot(slot).outgoing.as_ref().is_some_and(|outgoing| outgoing.keeps_extent()) {
-                self.close_slow(slot);
-            }
-        }
-    }
-
-    fn close_slow(&mut self, slot: u32) {
-        let reason = "too slow: the lag bound was passed";
-        self.close(slot, CloseCode::TRY_AGAIN_LATER, reason, Why::SlowConsumer);
-    }
-
-    /// A subscription that is behind can be written to again. Where the log was not kept for it, its cursor
-    /// goes to what is there: with `skip` the head, with `latest` the newest unit.
-    pub(super) fn catch_up(&mut self, lane: u32, seat: Seat) {
-        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
-            self.pass_over(lane, seat);
-            return;
-        }
-        let record = self.lanes.at(lane);
-        let head = record.lane.view.head();
-        let entry = record.lane.entry_mut(seat);
-        if !entry.lost {
-            return;
-        }
-        let skipped = low(head).wrapping_sub(entry.offset_low);
-        (entry.position, entry.offset_low, entry.lost) = (head.position, low(head), false);
-        self.stats().deliveries_skipped.add(u64::from(skipped));
-    }
-
-    /// The lag that makes a subscription slow. Where the logs are nearly full, it is an eighth of what it
-    /// otherwise is: readers that are stuck must not stop the publishers of all topics.
-    fn lag_window(&self) -> Window {
-        let lag = self.shared.settings.lag;
-        if !self.logs_nearly_full() {
-            return lag;
-        }
-        Window { bytes: lag.bytes / 8, messages: lag.messages.div_ceil(8) }
-    }
-
-    fn logs_nearly_full(&self) -> bool {
-        let logs = &self.shared.logs;
-        logs.used() >= logs.max() / 8 * 7
     }
 }

@@ -131,11 +131,11 @@ impl<D: Driver> Worker<D> {
             outcomes: Vec::new(),
             mail: Batch::default(),
             acceptable: true,
-            accept_after: Tick::START,
+            accept_after: Tick(0),
             surplus: 0,
             draining: None,
             now: Tick::START,
-            grace_until: Tick::START,
+            grace_until: Tick(0),
             events: Vec::new(),
             due: Vec::new(),
             shared,
@@ -260,7 +260,8 @@ impl<D: Driver> Worker<D> {
         let tenths = self.driver.now().as_millis() / u128::from(1000 / Tick::PER_SECOND);
         let now = Tick::START.after(u32::try_from(tenths).unwrap_or(u32::MAX));
         let before = std::mem::replace(&mut self.now, now);
-        if now.since(before) > STALL {
+        // Not time and again: whoever is always late must still find out who has gone.
+        if now.since(before) > STALL && now >= self.grace_until.after(5 * GRACE) {
             self.grace_until = now.after(GRACE);
         }
         before != now
@@ -280,6 +281,7 @@ impl<D: Driver> Worker<D> {
         self.due = due;
         self.homes.tick(self.now);
         self.quieten_lanes();
+        self.relieve_logs();
         self.set_gauges();
     }
 

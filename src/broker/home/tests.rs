@@ -120,8 +120,9 @@ fn an_excluded_connection_is_told_to_its_worker_alone_and_ranges_merge() {
         homes.publish(&name("t"), Unit::Borrowed(text.as_bytes()), exclude, sender, Tick(0));
     }
     let at = |n| Position(Position::START.0 + n);
-    let except = |from, to| Except { connection: connection(3), from: at(from), to: at(to) };
-    assert_eq!(news(&mut homes, HERE).excepts, [except(0, 4), except(6, 8)]);
+    let except =
+        |from, to, messages| Except { connection: connection(3), from: at(from), to: at(to), messages };
+    assert_eq!(news(&mut homes, HERE).excepts, [except(0, 4, 2), except(6, 8, 1)]);
     assert!(news(&mut homes, THERE).excepts.is_empty());
 }
 

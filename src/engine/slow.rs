@@ -1,0 +1,217 @@
+//! **Slow consumers**: what becomes of subscriptions whose sockets refuse bytes, and of the log that is kept for
+//! them. Cursors stand between units, so whatever is done here cuts none.
+//!
+//! Policies look at the part behind only: lag that is the sweep's own is no subscriber's fault.
+
+use smallvec::SmallVec;
+
+use super::{
+    connections::{Flag, Phase},
+    driver::{Driver, End},
+    farewell::Why,
+    lanes::{Hole, low},
+    worker::Worker,
+};
+use crate::{
+    broker::{
+        home::Except,
+        ids::{Position, Tick},
+        lane::{Entry, Seat},
+        limits::Window,
+    },
+    config::SlowConsumer,
+    protocol::ws::CloseCode,
+};
+
+/// Where the logs are nearly full, who takes nothing for so long may keep nothing of them.
+const PATIENCE: u32 = Tick::PER_SECOND;
+
+const REASON: &str = "too slow: the lag bound was passed";
+
+impl<D: Driver> Worker<D> {
+    /// Applies the policy to those who lag too far behind, and lets go of the segments that nobody has before
+    /// them any more. Those behind are looked at once per tenth of a second, or when the log that is kept for
+    /// them is longer than the bound on their lag; never per message.
+    pub(super) fn trim(&mut self, lane: u32) {
+        let now = self.now;
+        let record = self.lanes.at(lane);
+        let mut keep = record.lane.needed();
+        if !record.lane.behind().is_empty() {
+            let kept = record.lane.view.head().position.since(record.lane.view.tail());
+            if record.checked_at == now && kept <= self.shared.settings.lag.bytes {
+                return;
+            }
+            record.checked_at = now;
+            self.apply_policy(lane);
+            keep = self.needed_behind(lane).map_or(keep, |needed| keep.min(needed));
+        }
+        self.lanes.at(lane).lane.view.trim(keep);
+    }
+
+    fn apply_policy(&mut self, lane: u32) {
+        let policy = self.shared.settings.slow_consumer;
+        if policy == SlowConsumer::Latest {
+            // Visits do it.
+            return;
+        }
+        let slow: SmallVec<[(u32, u32); 8]> =
+            self.slow_entries(lane).map(|entry| (entry.connection, entry.subscription)).collect();
+        for (slot, subscription) in slow {
+            if policy == SlowConsumer::Disconnect {
+                self.close(slot, CloseCode::TRY_AGAIN_LATER, REASON, Why::SlowConsumer);
+            } else {
+                let (lane, seat) = self.lanes.seat(subscription).expect("it sits behind");
+                self.lanes.at(lane).lane.entry_mut(seat).lost = true;
+                self.lanes.merge_old_holes(subscription);
+            }
+        }
+    }
+
+    /// The lowest position that somebody behind still needs.
+    fn needed_behind(&mut self, lane: u32) -> Option<Position> {
+        let lane = &self.lanes.at(lane).lane;
+        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+            let behind = !lane.behind().is_empty();
+            return lane.view.newest().filter(|_| behind).map(|newest| newest.position);
+        }
+        lane.behind().iter().filter(|entry| !entry.lost).map(|entry| entry.position).min()
+    }
+
+    /// Entries behind that lag by more than the bound. The newest message alone makes nobody slow, whatever
+    /// its size.
+    fn slow_entries(&mut self, lane: u32) -> impl Iterator<Item = &Entry> {
+        let window = self.lag_window();
+        let lane = &self.lanes.at(lane).lane;
+        let head = lane.view.head();
+        lane.behind().iter().filter(move |entry| {
+            let messages = u64::from(low(head).wrapping_sub(entry.offset_low));
+            let bytes = head.position.since(entry.position);
+            !entry.lost && (messages > window.messages || (messages > 1 && bytes > window.bytes))
+        })
+    }
+
+    /// The lag that makes a subscription slow. Where the logs are nearly full it is half of what it otherwise
+    /// is. Not less: publishers may be a quarter ahead of the sweep, and that is nobody's fault.
+    fn lag_window(&self) -> Window {
+        let lag = self.shared.settings.lag;
+        if !self.logs_nearly_full() {
+            return lag;
+        }
+        Window { bytes: lag.bytes / 2, messages: lag.messages.div_ceil(2) }
+    }
+
+    /// Seven eighths, or no room for a message of the largest size.
+    fn logs_nearly_full(&self) -> bool {
+        let (logs, largest) = (&self.shared.logs, self.shared.settings.messages.message_bytes_max);
+        logs.used() >= logs.max() / 8 * 7 || logs.used() + largest > logs.max()
+    }
+
+    /// Ten times a second: where the logs are nearly full, whoever keeps some of them and has taken nothing
+    /// for a second is reset, under every policy. Readers that are stuck must not stop the publishers of all
+    /// topics until `--write-timeout`.
+    pub(super) fn relieve_logs(&mut self) {
+        if !self.logs_nearly_full() {
+            return;
+        }
+        for slot in 0..self.connections.slots() {
+            let phase = self.connections.phase(slot);
+            if phase == Phase::Free || !self.connections.hot(slot).is(Flag::Blocked) {
+                continue;
+            }
+            let silent = self.now.since(self.connections.warm(slot).progress_at);
+            if silent >= PATIENCE && self.keeps_log(slot) {
+                self.connections.hot(slot).set(Flag::Slow);
+                self.end(slot, End::Reset, Why::SlowConsumer);
+            }
+        }
+    }
+
+    /// Whether some of a log is kept for a connection: the rest of a unit, or what its subscriptions have
+    /// before them.
+    fn keeps_log(&mut self, slot: u32) -> bool {
+        if self.connections.hot(slot).outgoing.as_ref().is_some_and(|outgoing| outgoing.keeps_extent()) {
+            return true;
+        }
+        let subscriptions: SmallVec<[u32; 4]> =
+            self.lanes.list(self.connections.first_subscription(slot)).collect();
+        subscriptions.into_iter().any(|subscription| {
+            self.lanes.seat(subscription).is_some_and(|(lane, seat)| {
+                let lane = &self.lanes.at(lane).lane;
+                let entry = lane.entry(seat);
+                !entry.lost && entry.position < lane.view.head().position
+            })
+        })
+    }
+
+    /// A subscription that is behind can be written to again. Where the log was not kept for it, its cursor
+    /// goes to what is there: with `skip` the head, with `latest` the newest unit.
+    pub(super) fn catch_up(&mut self, lane: u32, seat: Seat) {
+        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+            self.pass_over(lane, seat);
+        } else if self.lanes.at(lane).lane.entry(seat).lost {
+            let subscription = self.lanes.at(lane).lane.entry(seat).subscription;
+            self.count_lost(subscription);
+            self.lanes.holes.remove(&subscription);
+            let record = self.lanes.at(lane);
+            let head = record.lane.view.head();
+            let entry = record.lane.entry_mut(seat);
+            (entry.position, entry.offset_low, entry.lost) = (head.position, low(head), false);
+            entry.holes = false;
+        }
+    }
+
+    /// Counts what a subscription has missed, if it has lost its place. It ends, or goes on at the head.
+    pub(super) fn count_lost(&mut self, subscription: u32) {
+        let Some((lane, seat)) = self.lanes.seat(subscription) else { return };
+        let lane = &self.lanes.at(lane).lane;
+        let (entry, head) = (*lane.entry(seat), lane.view.head());
+        if entry.lost {
+            let own = self.lanes.messages_left_out(subscription, head.position);
+            let missed = low(head).wrapping_sub(entry.offset_low) - own;
+            self.stats().deliveries_left_out.add(u64::from(own));
+            self.stats().deliveries_skipped.add(u64::from(missed));
+        }
+    }
+
+    /// `latest`: the cursor goes to the newest unit.
+    pub(super) fn pass_over(&mut self, lane: u32, seat: Seat) {
+        let record = self.lanes.at(lane);
+        let Some(newest) = record.lane.view.newest() else { return };
+        let entry = record.lane.entry_mut(seat);
+        if entry.position >= newest.position {
+            return;
+        }
+        let passed = low(newest).wrapping_sub(entry.offset_low);
+        (entry.position, entry.offset_low) = (newest.position, low(newest));
+        let (holes, subscription) = (entry.holes, entry.subscription);
+        let own = if holes { self.lanes.messages_left_out(subscription, newest.position) } else { 0 };
+        self.stats().deliveries_left_out.add(u64::from(own));
+        self.stats().deliveries_conflated.add(u64::from(passed - own));
+    }
+
+    /// A range of a log that one subscription must not get. There is at most one per message of the lag bound;
+    /// where a policy passes messages over, what lies before is one.
+    pub(super) fn leave_out(&mut self, lane: u32, except: Except) {
+        if !self.connections.is_current(except.connection) {
+            return;
+        }
+        let first = self.connections.first_subscription(except.connection.slot);
+        let Some(subscription) = self.lanes.of_connection(first, lane) else { return };
+        let Some((_, seat)) = self.lanes.seat(subscription) else { return };
+        let policy = self.shared.settings.slow_consumer;
+        let entry = self.lanes.at(lane).lane.entry_mut(seat);
+        entry.holes = true;
+        let merges = entry.lost || (policy == SlowConsumer::Latest && matches!(seat, Seat::Behind(_)));
+        let holes = self.lanes.holes.entry(subscription).or_default();
+        match holes.back_mut() {
+            Some(last) if last.to == except.from => {
+                last.to = except.to;
+                last.messages += except.messages;
+            }
+            _ => holes.push_back(Hole { from: except.from, to: except.to, messages: except.messages }),
+        }
+        if merges {
+            self.lanes.merge_old_holes(subscription);
+        }
+    }
+}
