@@ -152,7 +152,7 @@ struct Brake {
 }
 
 /// What each message of a brake takes its worker.
-const BRAKE: Duration = Duration::from_millis(7);
+const BRAKE: Duration = Duration::from_millis(5);
 
 impl Brake {
     fn on(server: &TestServer) -> Brake {
