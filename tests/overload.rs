@@ -152,7 +152,7 @@ struct Brake {
 }
 
 /// What each message of a brake takes its worker.
-const BRAKE: Duration = Duration::from_millis(7);
+const BRAKE: Duration = Duration::from_millis(5);
 
 impl Brake {
     fn on(server: &TestServer) -> Brake {
@@ -277,7 +277,7 @@ fn a_slow_worker_pushes_publishers_back_and_readers_lose_nothing() {
 
 #[test]
 fn readers_at_a_tenth_of_what_is_offered_lose_nothing_while_a_worker_is_slow() {
-    overload_by_a_slow_worker(3_500, Some(100_000));
+    overload_by_a_slow_worker(5_000, Some(100_000));
 }
 
 /// Bounds that a flood of a test of its own length can't pass, so that nobody is slow because this machine is busy.
