@@ -174,12 +174,15 @@ impl<D: Driver> Worker<D> {
     fn audit_lanes(&mut self) -> Result<(), String> {
         let dirty: HashSet<u32> = self.dirty.iter().copied().collect();
         let (mut seated, mut behind) = (0, 0);
-        // The lag bound, what publishers may be ahead besides, and a segment, which goes as a whole.
-        let kept_max = self.shared.settings.lag.bytes / 4 * 5 + 2 * (256 << 10);
+        // The lag bound and what publishers may be ahead besides, which is one message at least; the first segment
+        // goes as a whole.
+        let settings = &self.shared.settings;
+        let ahead = settings.lag.for_publishers().bytes.max(settings.messages.message_bytes_max as u64 + 14);
+        let kept_max = settings.lag.bytes + ahead;
         for index in self.lanes.indices() {
             let record = self.lanes.at(index);
             let (head, needed) = (record.lane.view.head(), record.lane.needed());
-            let kept = head.position.since(record.lane.view.tail());
+            let kept = head.position.since(record.lane.view.first_end());
             must!(kept <= kept_max, "lane {index} keeps {kept} bytes, {kept_max} are allowed");
             must!(!record.queued || dirty.contains(&index), "lane {index} is not on the dirty list");
             seated += record.lane.len() + record.waiting.len();

@@ -155,7 +155,7 @@ impl<D: Driver> Worker<D> {
         let farewell = warm.extra.as_mut().and_then(|extra| extra.farewell.take());
         let why = farewell.as_ref().map_or(why, |farewell| farewell.why);
         if self.connections.hot(slot).is(Flag::Slow) {
-            self.stats().count(Family::SlowConsumer, if unsent { "reset" } else { "close" });
+            self.stats().count(Family::SlowConsumer, if end == End::Reset { "reset" } else { "close" });
         }
         self.release_assembly(buffered);
         self.stats().count(Family::Closed, why.label());
@@ -178,7 +178,7 @@ impl<D: Driver> Worker<D> {
         let mut key = std::mem::replace(&mut self.connections.warm(slot).first_subscription, NONE);
         while key != NONE {
             let next = self.lanes.subscriptions[key as usize].next;
-            self.count_lost(key);
+            self.count_missed(key);
             let lane = self.lanes.unsubscribe(key);
             self.left(lane);
             key = next;

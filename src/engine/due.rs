@@ -132,8 +132,11 @@ impl<D: Driver> Worker<D> {
         // A client that we don't read, or have not come round to, can't show that it lives.
         let unheard = self.is_held(slot) || self.connections.hot(slot).is(Flag::Readable);
         let now = self.now;
+        // Our ping may wait behind what its socket takes slowly: who takes something lives.
+        let blocked = self.connections.hot(slot).is(Flag::Blocked);
         let warm = self.connections.warm(slot);
-        let (silent, waited) = (now.since(warm.received_at), now.since(warm.pinged_at));
+        let asked_at = if blocked { warm.pinged_at.max(warm.progress_at) } else { warm.pinged_at };
+        let (silent, waited) = (now.since(warm.received_at), now.since(asked_at));
         if self.connections.hot(slot).is(Flag::AwaitsPong) {
             if waited >= pong && !unheard {
                 self.end(slot, End::Reset, Why::PongTimeout);

@@ -138,7 +138,11 @@ impl<D: Driver> Worker<D> {
                 self.block(slot, taken > 0);
                 return false;
             }
-            self.connections.hot(slot).clear(Flag::Stalled);
+            let hot = self.connections.hot(slot);
+            if hot.clear(Flag::Stalled) && hot.is(Flag::AwaitsPong) {
+                // The ping may have left only now.
+                self.connections.warm(slot).pinged_at = self.now;
+            }
         }
     }
 

@@ -172,11 +172,6 @@ impl<S> Shared<S> {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether mail waits for a worker.
-    pub fn has_mail(&self, worker: WorkerId) -> bool {
-        self.post.waits(worker)
-    }
-
     /// For simulations: mail between two workers is stuck until this is called with `false`, as if whoever
     /// holds the mailbox were descheduled.
     pub fn jam_mail(&self, from: WorkerId, to: WorkerId, jammed: bool) {

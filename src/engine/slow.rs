@@ -150,7 +150,7 @@ impl<D: Driver> Worker<D> {
             self.pass_over(lane, seat);
         } else if self.lanes.at(lane).lane.entry(seat).lost {
             let subscription = self.lanes.at(lane).lane.entry(seat).subscription;
-            self.count_lost(subscription);
+            self.count_missed(subscription);
             self.lanes.holes.remove(&subscription);
             let record = self.lanes.at(lane);
             let head = record.lane.view.head();
@@ -160,9 +160,13 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Counts what a subscription has missed, if it has lost its place. It ends, or goes on at the head.
-    pub(super) fn count_lost(&mut self, subscription: u32) {
+    /// Counts what a policy has taken from a subscription. It ends, or goes on at the head.
+    pub(super) fn count_missed(&mut self, subscription: u32) {
         let Some((lane, seat)) = self.lanes.seat(subscription) else { return };
+        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+            self.pass_over(lane, seat);
+            return;
+        }
         let lane = &self.lanes.at(lane).lane;
         let (entry, head) = (*lane.entry(seat), lane.view.head());
         if entry.lost {

@@ -81,7 +81,7 @@ impl<D: Driver> Worker<D> {
             self.connections.extra(slot).pending -= 1;
             self.connections.tidy(slot);
         }
-        self.count_lost(key);
+        self.count_missed(key);
         self.lanes.unsubscribe(key);
         self.left(lane);
     }

@@ -423,6 +423,139 @@ fn nobody_is_timed_out_for_the_servers_own_pause() {
     assert!(test.net.is_gone(idle), "but who stays silent goes");
 }
 
+#[test]
+fn a_slow_reader_whose_ping_waits_behind_its_bytes_is_alive() {
+    for personality in [Personality::Readiness, Personality::Completion] {
+        let config = Config {
+            ping_interval: Some(Duration::from_secs(2)),
+            pong_timeout: Duration::from_secs(2),
+            write_timeout: Duration::from_secs(3),
+            ..Config::default()
+        };
+        let mut test = Test::new(personality, &config);
+        let (reader, publisher) = (test.connect("/ws/t?mode=sub"), test.connect("/ws/t?mode=pub"));
+        test.read(reader, 1000);
+        test.write(publisher, &frame(&[5; 30_000]));
+        test.ticks(2);
+        // 1,000 bytes a second: the ping is behind 29,000.
+        let mut got = 0;
+        for _ in 0..29 {
+            got += test.read(reader, 1000).len();
+            test.pass(Duration::from_secs(1));
+            assert!(!test.net.is_gone(reader), "{personality:?} after {got} bytes");
+        }
+        // Once nothing is taken any more, it is found out.
+        test.pass(Duration::from_secs(6));
+        assert!(test.net.is_gone(reader), "{personality:?}");
+    }
+}
+
+#[test]
+fn a_stall_that_is_over_counts_for_no_write_timeout() {
+    for personality in [Personality::Readiness, Personality::Completion] {
+        let config = Config {
+            write_timeout: Duration::from_secs(5),
+            ping_interval: None,
+            lag_bytes_max: 4096,
+            max_message_bytes: 4096,
+            ..Config::default()
+        };
+        let mut test = Test::new(personality, &config);
+        let (reader, publisher) = (test.connect("/ws/t?mode=sub"), test.connect("/ws/t?mode=pub"));
+        test.read(reader, 10);
+        test.write(publisher, &frame(&[1; 100]));
+        test.ticks(2);
+        for _ in 0..12 {
+            test.read(reader, LARGE);
+            test.write(publisher, &frame(&[2; 100]));
+            test.pass(Duration::from_secs(1));
+        }
+        test.read(reader, 10);
+        test.write(publisher, &frame(&[3; 100]));
+        test.ticks(2);
+        test.pass(Duration::from_secs(4));
+        assert!(!test.net.is_gone(reader), "{personality:?}: it has had 4 s of 5");
+        test.pass(Duration::from_secs(3));
+        assert!(test.net.is_gone(reader), "{personality:?}");
+    }
+}
+
+/// Readers that are stuck in a message, or before one, each on a topic of its own: when the logs are full a
+/// healthy topic waits for them a second or two, and not for the write timeout.
+#[test]
+fn full_logs_are_relieved_under_every_policy() {
+    for policy in POLICIES {
+        for stop in [0, 100] {
+            let config = Config {
+                slow_consumer: policy,
+                log_bytes_max: 400_000,
+                lag_bytes_max: 200_000,
+                max_message_bytes: 100_000,
+                ..Config::default()
+            };
+            let mut test = Test::new(Personality::Readiness, &config);
+            for topic in 0..6 {
+                let reader = test.connect(&format!("/ws/stuck{topic}?mode=sub"));
+                let publisher = test.connect(&format!("/ws/stuck{topic}?mode=pub"));
+                test.read(reader, stop);
+                test.write(publisher, &frame(&[7; 60_000]));
+                test.ticks(3);
+            }
+            let (reader, publisher) =
+                (test.connect("/ws/healthy?mode=sub"), test.connect("/ws/healthy?mode=pub"));
+            test.write(publisher, &frame(&[8; 60_000]));
+            test.pass(Duration::from_secs(3));
+            assert_eq!(
+                test.read(reader, LARGE).len(),
+                served(&[8; 60_000]).len(),
+                "{policy:?} stopped at {stop}"
+            );
+            let slow = test.worker.stats().reasons(Family::SlowConsumer);
+            assert!(matches!(slow[..], [("reset", 1..=6)]), "{policy:?}: {slow:?}");
+        }
+    }
+}
+
+#[test]
+fn own_messages_are_left_out_and_not_skipped() {
+    let config = Config { lag_messages_max: 20, ..with_policy(SlowConsumer::Skip) };
+    let mut test = Test::new(Personality::Readiness, &config);
+    let (one, other) = (test.connect("/ws/t?echo=off"), test.connect("/ws/t?mode=pub"));
+    test.read(one, 0);
+    for _ in 0..30 {
+        test.write(one, &frame(b"own"));
+        test.write(other, &frame(b"other"));
+        test.ticks(2);
+    }
+    test.pass(Duration::from_secs(2));
+    test.write(one, &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]);
+    test.ticks(3);
+    assert_eq!(
+        (test.count("deliveries_left_out"), test.count("deliveries_skipped")),
+        (30, 30),
+        "also at its end"
+    );
+}
+
+#[test]
+fn topics_take_turns_on_a_slow_socket() {
+    // Two topics on one socket need a session of their own: see the simulation's. Here, the list turns.
+    let mut lanes = super::lanes::Lanes::new(0);
+    let mut first = super::lanes::NONE;
+    for (lane, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let name = crate::broker::name::TopicName::parse(name).unwrap();
+        let lane_index = lanes.create(name, WorkerId(0), crate::broker::ids::Tick(0));
+        assert_eq!(lane_index as usize, lane);
+        lanes.subscribe(0, lane_index, &mut first);
+    }
+    let order = |lanes: &super::lanes::Lanes, first| lanes.list(first).collect::<Vec<_>>();
+    assert_eq!(order(&lanes, first), [2, 1, 0]);
+    lanes.rotate(&mut first);
+    assert_eq!(order(&lanes, first), [0, 2, 1]);
+    lanes.rotate(&mut first);
+    assert_eq!(order(&lanes, first), [1, 0, 2]);
+}
+
 /// What happens while a send has stopped in the middle.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Then {

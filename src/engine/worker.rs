@@ -199,6 +199,11 @@ impl<D: Driver> Worker<D> {
             Some(self.until_next_tick())
         };
         let result = self.driver.wait(timeout, &mut events);
+        if result.is_err() {
+            // A simulated driver has put it to sleep: the flag stays up, or the bell would not be rung.
+            self.events = events;
+            return result;
+        }
         self.shared.post.awake(self.id);
         for event in events.drain(..) {
             self.note(event);

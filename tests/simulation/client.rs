@@ -81,6 +81,13 @@ pub enum News {
     Message(Vec<u8>),
 }
 
+impl std::fmt::Display for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Client { kind, reading, good, misbehaved, .. } = self;
+        write!(f, "{kind:?}, reads {reading:?}, good: {good}, misbehaved: {misbehaved}")
+    }
+}
+
 impl Client {
     pub fn new(
         id: usize,
@@ -118,6 +125,11 @@ impl Client {
     /// Messages that it got.
     pub fn received(&self) -> usize {
         self.readers.values().map(Reader::received).sum()
+    }
+
+    /// Whether it does all that keeps a connection alive.
+    pub fn is_healthy(&self) -> bool {
+        self.good || (self.reading == Reading::Fast && !self.misbehaved && !self.mute)
     }
 
     /// Whether messages go both ways, as far as it knows.

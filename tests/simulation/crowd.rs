@@ -86,6 +86,7 @@ impl World {
     /// A client does something: publishes, reads, writes.
     pub fn act(&mut self, number: usize) -> Result<(), String> {
         let most = match self.clients[number].reading {
+            _ if self.calm => usize::MAX,
             Reading::Fast => usize::MAX,
             Reading::Slow(bytes) => bytes,
             Reading::Stalling if self.dice.happens(20) => usize::MAX,
@@ -201,31 +202,29 @@ impl World {
     /// Whether the client was closed for a reason.
     pub fn check_close(&self, number: usize) -> Result<(), String> {
         let client = &self.clients[number];
+        let may_be_slow = !client.good
+            && (self.config.slow_consumer == SlowConsumer::Disconnect || self.config.log_bytes_max < LARGE);
         let Some(code) = client.close_code else {
-            let cut = client.ended == Some(Ended::Reset)
-                && client.good
-                && !client.leaving
-                && client.status == Some(101);
-            return if cut && !self.draining {
-                Err(format!("client {number}, a good one, was reset"))
-            } else {
-                Ok(())
-            };
+            let cut = client.ended == Some(Ended::Reset) && client.status == Some(101) && !client.leaving;
+            let may = !client.is_healthy() || may_be_slow || self.draining;
+            return if !cut || may { Ok(()) } else { Err(format!("client {number} was reset: {client}")) };
         };
         let may = match code {
             1000 => client.leaving,
             1001 => self.draining,
             // The logs or half messages may be full for whoever comes in their way.
             1013 => {
-                !client.good
+                may_be_slow
                     || self.config.assembly_bytes_max < LARGE
-                    || self.config.max_topics < self.topics.len()
+                    || self.config.max_topics <= self.topics.len()
+                    || client.kind == Kind::Echo
             }
+            // A small buffer makes a slow sender.
             1008 => !client.good || client.misbehaved,
             1002 | 1007 | 1009 => client.misbehaved,
             _ => false,
         };
-        if may { Ok(()) } else { Err(format!("client {number} ({:?}) was closed with {code}", client.kind)) }
+        if may { Ok(()) } else { Err(format!("client {number} was closed with {code}: {client}")) }
     }
 }
 
@@ -241,8 +240,8 @@ pub fn publish(
     let number = client.numbers.entry(topic).or_default();
     let id = (client.id, *number);
     *number += 1;
-    topics[topic].make(id, step);
     let payload = model::payload(topic, id, len);
+    topics[topic].make(id, step, payload.len());
     if client.kind == Kind::Multi {
         client.send_text(&[format!("=t{topic} ").as_bytes(), &payload].concat(), dice);
     } else {

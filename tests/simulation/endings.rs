@@ -1,19 +1,29 @@
 //! How worlds end, and what must be true then: everything has arrived, what was left out was counted, nothing is
 //! left of those who went, a drain is over in time.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use stentor::{
-    config::SlowConsumer,
-    engine::driver::sim::{Ended, Weather},
+    config::{Config, SlowConsumer},
+    engine::{
+        driver::sim::{Ended, SocketId, Weather},
+        stats::Family,
+    },
 };
 
 use crate::{
-    client::{Kind, Reading},
+    client::{Client, Kind},
     crowd::publish,
     model::Topic,
     world::{LARGE, World, id},
 };
+
+/// What was published after all had been.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Behind {
+    Nothing,
+    OneMore,
+}
 
 impl World {
     /// Runs until nothing happens any more and `quiet` has passed so.
@@ -36,9 +46,7 @@ impl World {
             }
             let mut slept = true;
             for worker in 0..self.workers.len() {
-                if self.workers[worker].is_some()
-                    && (self.net.asleep(worker).is_none() || self.shared.has_mail(id(worker)))
-                {
+                if self.workers[worker].is_some() && self.net.asleep(worker).is_none() {
                     self.turn(worker)?;
                     slept = false;
                 }
@@ -62,27 +70,122 @@ impl World {
             self.shared.jam_mail(id(from), id(to), false);
         }
         self.paused.fill(Duration::ZERO);
-        for client in &mut self.clients {
-            client.reading = Reading::Fast;
+        for client in &self.clients {
             self.net.resize(client.socket, LARGE);
         }
         self.settle(Duration::from_secs(5))?;
+        self.check_order()?;
+        // What there is has arrived, with nothing coming behind it.
+        match self.config.slow_consumer {
+            SlowConsumer::Disconnect => self.check_all_in_the_end(Behind::Nothing)?,
+            SlowConsumer::Skip => {}
+            SlowConsumer::Latest => self.check_latest()?,
+        }
         // One more message for each topic: it comes after all that was held, skipped or conflated.
         for topic in 0..self.witnessed() {
             let publisher = self.witnessed() + topic;
             publish(&mut self.clients[publisher], &mut self.topics, topic, 10, self.step, &mut self.dice);
         }
         self.settle(Duration::from_secs(2))?;
+        self.check_all_in_the_end(Behind::OneMore)?;
+        self.check_counts()?;
+        self.check_policy()
+    }
+
+    fn check_all_in_the_end(&mut self, behind: Behind) -> Result<(), String> {
         for number in 0..self.clients.len() {
-            self.check_in_the_end(number).map_err(|what| {
+            self.check_in_the_end(number, behind).map_err(|what| {
                 let client = &self.clients[number];
                 format!("client {number} ({:?}, {:?}): {what}", client.kind, client.reading)
             })?;
         }
-        self.check_counts()
+        Ok(())
     }
 
-    pub fn check_in_the_end(&mut self, number: usize) -> Result<(), String> {
+    /// Everybody has what the witness got last, if it was made after they came.
+    fn check_latest(&self) -> Result<(), String> {
+        for topic in 0..self.witnessed() {
+            let Some(last) = self.clients[topic].readers[&topic].messages().last() else { continue };
+            for client in self.clients.iter().filter(|client| client.is_open() && !client.mute) {
+                if let Some(reader) = client.readers.get(&topic)
+                    && reader.is_due(&self.topics[topic], *last)
+                    && reader.messages().last() != Some(last)
+                {
+                    return Err(format!("client {} has not got the newest, {last:?}: {client}", client.id));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nobody can have been slow: all that was published to any topic is less than the bounds.
+    pub fn is_ample(&self) -> bool {
+        let Config { lag_bytes_max, lag_messages_max, log_bytes_max, .. } = self.config;
+        log_bytes_max == LARGE
+            && self
+                .topics
+                .iter()
+                .all(|topic| topic.made() < lag_messages_max && topic.bytes() < lag_bytes_max as u64)
+    }
+
+    /// Whoever was slow had a reason to be.
+    fn check_policy(&self) -> Result<(), String> {
+        let slow = self.reasons(Family::SlowConsumer);
+        let skipped = self.count("deliveries_skipped");
+        if self.is_ample() && (!slow.is_empty() || skipped > 0) {
+            return Err(format!(
+                "nobody can have been slow, and {slow:?} were, {skipped} messages were skipped"
+            ));
+        }
+        Ok(())
+    }
+
+    /// With `latest` the order is nobody's to know, but any two agree on it.
+    fn check_order(&self) -> Result<(), String> {
+        for topic in 0..self.topics.len() {
+            let mut pairs = BTreeSet::new();
+            for (number, client) in self.clients.iter().enumerate() {
+                let got = client.readers.get(&topic).map_or(&[][..], |reader| reader.messages());
+                for (at, &later) in got.iter().enumerate() {
+                    for &earlier in &got[at.saturating_sub(8)..at] {
+                        if pairs.contains(&(later, earlier)) {
+                            return Err(format!(
+                                "client {number} got {earlier:?} before {later:?}, another did not"
+                            ));
+                        }
+                        pairs.insert((earlier, later));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Long enough for lanes and topics to go and come back, and for whoever says nothing to be found out.
+    pub fn quiet_spell(&mut self) -> Result<(), String> {
+        // Where logs are small, a publisher may be held back for long, and can't show that it lives.
+        let pings = self.config.ping_interval.is_some() && self.config.log_bytes_max == LARGE;
+        let silent = |client: &&Client| match client.kind {
+            Kind::Silent | Kind::Garbage | Kind::HalfHead | Kind::HalfMessage => true,
+            _ => client.mute && pings,
+        };
+        let silent: Vec<SocketId> = self.clients.iter().filter(silent).map(|client| client.socket).collect();
+        self.quiet = true;
+        let until = self.net.now() + Duration::from_secs(16);
+        while self.net.now() < until {
+            self.net.advance(Duration::from_millis(self.dice.below(5) as u64));
+            self.step()?;
+        }
+        self.quiet = false;
+        match silent.iter().find(|socket| !self.net.is_gone(**socket)) {
+            Some(left) => {
+                Err(format!("{left:?} has said nothing for long, and is there: {}", self.clients[left.0]))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub fn check_in_the_end(&mut self, number: usize, behind: Behind) -> Result<(), String> {
         let client = &mut self.clients[number];
         let said_all = client.is_open() || (client.leaving && client.close_code == Some(1000));
         if said_all && !client.misbehaved && self.config.slow_consumer != SlowConsumer::Latest {
@@ -111,6 +214,10 @@ impl World {
         let mut readers =
             client.readers.iter_mut().filter(|(topic, reader)| **topic < witnessed && reader.subscribed);
         readers.try_for_each(|(topic, reader)| {
+            if behind == Behind::Nothing && (reader.was_away > 0 || reader.received() == 0) {
+                // Nobody knows whether it came, or came back, before or after the last message.
+                return Ok(());
+            }
             reader.check_complete(&self.topics[*topic]).map_err(|what| format!("on topic {topic}: {what}"))
         })
     }
@@ -188,6 +295,16 @@ impl World {
                 return Err(format!("workers {left:?} have not ended in {limit:?}"));
             }
             self.step()?;
+        }
+        for number in 0..self.clients.len() {
+            self.read(number, usize::MAX)?;
+            let client = &self.clients[number];
+            let full = client.close_code == Some(1013) && self.config.max_topics <= self.topics.len();
+            let told = client.close_code == Some(1001) || full;
+            let due = client.good && !client.misbehaved && client.status == Some(101) && !client.leaving;
+            if due && !told {
+                return Err(format!("client {number}, a good one, got {:?} in the drain", client.close_code));
+            }
         }
         Ok(())
     }

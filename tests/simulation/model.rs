@@ -39,10 +39,12 @@ pub struct Topic {
     index: BTreeMap<MessageId, usize>,
     /// When each message was made.
     made: BTreeMap<MessageId, u64>,
+    bytes: u64,
 }
 
 impl Topic {
-    pub fn make(&mut self, id: MessageId, step: u64) {
+    pub fn make(&mut self, id: MessageId, step: u64, len: usize) {
+        self.bytes += len as u64 + 14;
         self.made.insert(id, step);
     }
 
@@ -67,6 +69,11 @@ impl Topic {
     /// Messages that were published, or were to be.
     pub fn made(&self) -> u64 {
         self.made.len() as u64
+    }
+
+    /// Their bytes on the wire, at most.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The newest of them.
@@ -124,6 +131,16 @@ impl Reader {
 
     pub fn got(&mut self, id: MessageId) {
         self.got.push(id);
+    }
+
+    /// Whether this message must come to it.
+    pub fn is_due(&self, topic: &Topic, id: MessageId) -> bool {
+        let away = !self.subscribed || self.was_away > 0 || self.leaves_out.is_some();
+        !away && self.opened.is_some_and(|opened| topic.made[&id] > opened)
+    }
+
+    pub fn messages(&self) -> &[MessageId] {
+        &self.got
     }
 
     pub fn received(&self) -> usize {

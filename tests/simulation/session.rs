@@ -27,7 +27,9 @@ struct Multi {
 
 impl Session for Multi {
     fn open(&mut self, context: &mut Context<'_>, _handshake: &Handshake<'_>) -> Result<(), Refusal> {
+        // The second may be new here: nothing may come before both stand.
         context.subscribe(&topic("t0"));
+        context.subscribe(&topic("new"));
         context.set_timer(Some(Duration::from_millis(200)));
         Ok(())
     }

@@ -66,6 +66,8 @@ pub struct World {
     pub workers: Vec<Option<Worker<Sim>>>,
     /// Until when a worker does not run.
     pub paused: Vec<Duration>,
+    /// When the last long one began.
+    pub long_pause: Duration,
     pub jams: Vec<(usize, usize, Duration)>,
     pub clients: Vec<Client>,
     /// The last one has no witness: it may vanish and come back.
@@ -106,6 +108,7 @@ impl World {
         World {
             workers: (0..).zip(drivers).map(worker).collect(),
             paused: vec![Duration::ZERO; workers],
+            long_pause: Duration::ZERO,
             jams: Vec::new(),
             clients: Vec::new(),
             topics: (0..=topics).map(|_| Topic::default()).collect(),
@@ -160,14 +163,7 @@ impl World {
             self.step()?;
         }
         if self.dice.happens(64) {
-            // Long enough for lanes and topics to go and come back.
-            self.quiet = true;
-            let until = self.net.now() + Duration::from_secs(12);
-            while self.net.now() < until {
-                self.net.advance(Duration::from_millis(self.dice.below(5) as u64));
-                self.step()?;
-            }
-            self.quiet = false;
+            self.quiet_spell()?;
             for _ in 0..500 {
                 self.step()?;
             }
@@ -205,18 +201,14 @@ impl World {
                 self.act(client)?;
             }
             940..960 => self.jam(),
-            960..965 if !self.draining => {
-                let worker = self.dice.below(self.workers.len());
-                let until = self.net.now() + Duration::from_millis(self.dice.below(1000) as u64);
-                self.paused[worker] = until;
-            }
+            960..965 if !self.draining => self.pause(),
             965..975 => self.net.advance(Duration::from_millis(self.dice.below(100) as u64)),
             975..990 => self.somebody_comes(),
             _ => self.somebody_goes(),
         }
         if self.step.is_multiple_of(64) {
             for number in 0..self.clients.len() {
-                if self.clients[number].good {
+                if self.clients[number].is_healthy() {
                     self.act(number)?;
                 }
             }
@@ -233,12 +225,24 @@ impl World {
         Ok(())
     }
 
+    /// A worker does not run for a while. A long one is forgiven once in a few seconds only, and so is rare.
+    fn pause(&mut self) {
+        let now = self.net.now();
+        let worker = self.dice.below(self.workers.len());
+        let long = now >= self.long_pause + Duration::from_secs(8);
+        if long {
+            self.long_pause = now;
+        }
+        let most = if long { 1000 } else { 100 };
+        self.paused[worker] = now + Duration::from_millis(self.dice.below(most) as u64);
+    }
+
     pub fn run_a_worker(&mut self) -> Result<(), String> {
         let now = self.net.now();
         let can_run = |world: &World, worker: usize| {
             world.workers[worker].is_some()
                 && world.paused[worker] <= now
-                && (world.net.asleep(worker).is_none() || world.shared.has_mail(id(worker)))
+                && world.net.asleep(worker).is_none()
         };
         let ready: Vec<usize> = (0..self.workers.len()).filter(|&worker| can_run(self, worker)).collect();
         if ready.is_empty() {

@@ -104,6 +104,11 @@ impl View {
         self.extents = VecDeque::new();
     }
 
+    /// The end of the first extent that is held; segments are let go of as a whole.
+    pub fn first_end(&self) -> Position {
+        self.extents.front().map_or(self.head.position, |extent| extent.end().position)
+    }
+
     /// Whether it holds any segment.
     pub fn holds_segments(&self) -> bool {
         !self.extents.is_empty()
