@@ -425,7 +425,8 @@ pub static PONG_TIMEOUT: Key<Times> = Key {
         means: "",
         repeats: false,
         brief: "further silence after a ping that ends the connection",
-        effect: "Any byte received counts, not only the pong. A vanished client is gone after `--ping-interval` and \
+        effect: "Any byte received counts, not only the pong, and so does any that the client takes while our ping waits \
+                 behind others. A vanished client is gone after `--ping-interval` and \
                  `--pong-timeout` together; either may be the longer one. Without pings it has no effect.",
         reason: "Longer than any round trip that still works, and a phone's radio waking up.",
         memory: "",
@@ -566,7 +567,7 @@ pub static LAG_BYTES_MAX: Key<Sizes> = Key {
         effect: "A subscriber whose own socket refuses bytes is slow (`--slow-consumer`) once it lags by all of it. A publisher is held \
                  back, its socket not read, once the server's own delivery lags by a quarter of it. At least \
                  `--max-message-bytes`; the newest message alone cuts nobody off. Where the logs are nearly full \
-                 (`--log-bytes-max`), an eighth of it holds.",
+                 (`--log-bytes-max`), half of it holds.",
         reason: "Sixteen messages of the largest size. With 1 MiB, readers on the same machine that read as fast as \
                  they could were cut off by a burst of four messages of 1 MiB, or of forty of 100 kB.",
         memory: "so much for each topic that is in use, whatever the number of slow subscribers, since all read one \
@@ -603,7 +604,8 @@ pub static LOG_BYTES_MAX: Key<Sizes> = Key {
         repeats: false,
         brief: "logs of all topics together",
         effect: "What messages occupy until every subscriber has them or lags too far. From seven eighths on, \
-                 subscribers are slow at an eighth of their lag bounds. At the bound publishers are held back, \
+                 and where the largest message would not fit, subscribers are slow at half of their lag bounds, and \
+                 those that keep some of the logs and have taken nothing for a second are reset. At the bound publishers are held back, \
                  their sockets not read, until there is room. At least `--lag-bytes-max`.",
         reason: "Room for 64 topics that all lag by 16 MiB, on a machine of 4 GiB.",
         memory: "the bound itself.",

@@ -174,11 +174,11 @@ impl<D: Driver> Worker<D> {
     fn audit_lanes(&mut self) -> Result<(), String> {
         let dirty: HashSet<u32> = self.dirty.iter().copied().collect();
         let (mut seated, mut behind) = (0, 0);
-        // The lag bound and what publishers may be ahead besides, which is one message at least; the first segment
-        // goes as a whole.
+        // The lag bound, and what publishers may be ahead twice: after lags were looked at, and after somebody has
+        // come back. That is one message at least. The first segment goes as a whole.
         let settings = &self.shared.settings;
         let ahead = settings.lag.for_publishers().bytes.max(settings.messages.message_bytes_max as u64 + 14);
-        let kept_max = settings.lag.bytes + ahead;
+        let kept_max = settings.lag.bytes + 2 * ahead;
         for index in self.lanes.indices() {
             let record = self.lanes.at(index);
             let (head, needed) = (record.lane.view.head(), record.lane.needed());

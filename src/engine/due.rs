@@ -133,9 +133,9 @@ impl<D: Driver> Worker<D> {
         let unheard = self.is_held(slot) || self.connections.hot(slot).is(Flag::Readable);
         let now = self.now;
         // Our ping may wait behind what its socket takes slowly: who takes something lives.
-        let blocked = self.connections.hot(slot).is(Flag::Blocked);
+        let stalled = self.connections.hot(slot).is(Flag::Stalled);
         let warm = self.connections.warm(slot);
-        let asked_at = if blocked { warm.pinged_at.max(warm.progress_at) } else { warm.pinged_at };
+        let asked_at = if stalled { warm.pinged_at.max(warm.progress_at) } else { warm.pinged_at };
         let (silent, waited) = (now.since(warm.received_at), now.since(asked_at));
         if self.connections.hot(slot).is(Flag::AwaitsPong) {
             if waited >= pong && !unheard {

@@ -28,7 +28,8 @@ pub fn configuration(dice: &mut Dice, workers: usize) -> Config {
         accepts_per_tick: 1 + dice.below(5),
         max_connections_per_ip: None,
         handshake_timeout: seconds(dice, 2),
-        message_timeout: seconds(dice, 3),
+        // Small buffers make slow senders.
+        message_timeout: Duration::from_secs(6) + seconds(dice, 2),
         ping_interval: dice.happens(200).then(|| seconds(dice, 3)),
         pong_timeout: seconds(dice, 2) + Duration::from_secs(1),
         write_timeout: seconds(dice, 4) + Duration::from_secs(1),
