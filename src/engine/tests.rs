@@ -730,17 +730,11 @@ proptest! {
             }
         }
         prop_assert_eq!(&got[1], &sent);
-        // Frame by frame: the pongs are whole, and without them the stream is the same.
-        let (mut rest, mut messages, mut pongs) = (&got[0][..], Vec::new(), 0u64);
-        while !rest.is_empty() {
-            let len = match rest[1] {
-                126 => 4 + usize::from(u16::from_be_bytes([rest[2], rest[3]])),
-                len => 2 + usize::from(len),
-            };
-            let (frame, behind) = rest.split_at(len);
-            if frame[0] == 0x8a { pongs += 1 } else { messages.extend_from_slice(frame) }
-            rest = behind;
-        }
+        // The pongs are whole, and without them the stream is the same.
+        let all = frames(&got[0]);
+        let pongs = all.iter().filter(|(first, _)| *first == PONG).count() as u64;
+        let messages: Vec<u8> =
+            all.iter().filter(|(first, _)| *first != PONG).flat_map(|(_, payload)| served(payload)).collect();
         prop_assert_eq!(messages, sent);
         prop_assert_eq!(pongs + test.count("pings_superseded"), pings);
     }

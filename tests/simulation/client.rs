@@ -122,6 +122,11 @@ impl Client {
         client
     }
 
+    /// Whether it sends messages.
+    pub fn sends(&self) -> bool {
+        matches!(self.kind, Kind::Member { publishes: true, .. } | Kind::Echo | Kind::Multi)
+    }
+
     /// Messages that it got.
     pub fn received(&self) -> usize {
         self.readers.values().map(Reader::received).sum()

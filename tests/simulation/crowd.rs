@@ -206,7 +206,9 @@ impl World {
             && (self.config.slow_consumer == SlowConsumer::Disconnect || self.config.log_bytes_max < LARGE);
         let Some(code) = client.close_code else {
             let cut = client.ended == Some(Ended::Reset) && client.status == Some(101) && !client.leaving;
-            let may = !client.is_healthy() || may_be_slow || self.draining;
+            // Who sends through a small buffer may be too slow with a message.
+            let sends_slowly = client.sends() && !client.good;
+            let may = !client.is_healthy() || sends_slowly || may_be_slow || self.draining;
             return if !cut || may { Ok(()) } else { Err(format!("client {number} was reset: {client}")) };
         };
         let may = match code {

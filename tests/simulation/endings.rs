@@ -163,11 +163,11 @@ impl World {
 
     /// Long enough for lanes and topics to go and come back, and for whoever says nothing to be found out.
     pub fn quiet_spell(&mut self) -> Result<(), String> {
-        // Where logs are small, a publisher may be held back for long, and can't show that it lives.
-        let pings = self.config.ping_interval.is_some() && self.config.log_bytes_max == LARGE;
+        let pings = self.config.ping_interval.is_some();
         let silent = |client: &&Client| match client.kind {
             Kind::Silent | Kind::Garbage | Kind::HalfHead | Kind::HalfMessage => true,
-            _ => client.mute && pings,
+            // A publisher may be held back for long, and can't show that it lives.
+            _ => client.mute && pings && !client.sends(),
         };
         let silent: Vec<SocketId> = self.clients.iter().filter(silent).map(|client| client.socket).collect();
         self.quiet = true;
@@ -299,7 +299,9 @@ impl World {
         for number in 0..self.clients.len() {
             self.read(number, usize::MAX)?;
             let client = &self.clients[number];
-            let full = client.close_code == Some(1013) && self.config.max_topics <= self.topics.len();
+            let bounded =
+                self.config.max_topics <= self.topics.len() || self.config.assembly_bytes_max < LARGE;
+            let full = client.close_code == Some(1013) && bounded;
             let told = client.close_code == Some(1001) || full;
             let due = client.good && !client.misbehaved && client.status == Some(101) && !client.leaving;
             if due && !told {
