@@ -39,14 +39,14 @@ impl<D: Driver> Worker<D> {
         if self.lanes.of_connection(first, lane).is_some() {
             return name;
         }
-        self.lanes.subscribe(slot, lane, &mut first);
+        let subscription = self.lanes.subscribe(slot, lane, &mut first);
         self.connections.warm(slot).first_subscription = first;
         let known = self.lanes.at(lane).topic.is_some();
         if !known {
             self.connections.extra(slot).pending += 1;
         } else if self.connections.phase(slot) != Phase::Opening {
             // Who opens gets its seats with its 101: nothing may be sent before that.
-            self.seat_all(slot);
+            self.lanes.seat_at_head(subscription);
         }
         name
     }
@@ -106,7 +106,7 @@ impl<D: Driver> Worker<D> {
             let waiting = record.waiting.clone();
             self.floors.push(index);
             for subscription in waiting {
-                self.placed(self.lanes.subscriptions[subscription as usize].connection);
+                self.placed(subscription);
             }
             self.list_quiet(index);
             return;
@@ -121,25 +121,26 @@ impl<D: Driver> Worker<D> {
         self.trim(index);
     }
 
-    /// One of the topics that a connection subscribes to is known now.
-    fn placed(&mut self, slot: u32) {
+    /// The topic of a subscription that waited for it is known now.
+    fn placed(&mut self, subscription: u32) {
+        let slot = self.lanes.subscriptions[subscription as usize].connection;
         self.connections.extra(slot).pending -= 1;
         if self.connections.phase(slot) == Phase::Opening {
             self.opened_if_ready(slot);
         } else {
             self.connections.tidy(slot);
-            self.seat_all(slot);
+            self.lanes.seat_at_head(subscription);
         }
     }
 
-    /// Seats those of a connection's subscriptions whose topics are known, each at its lane's head.
+    /// Seats all subscriptions of a connection that opens, each at its lane's head.
     pub(super) fn seat_all(&mut self, slot: u32) {
         let mut next = self.connections.first_subscription(slot);
         while next != NONE {
             let subscription = &self.lanes.subscriptions[next as usize];
-            let (key, unseated, lane) = (next, subscription.seat.is_none(), subscription.lane);
+            let (key, unseated) = (next, subscription.seat.is_none());
             next = subscription.next;
-            if unseated && self.lanes.at(lane).topic.is_some() {
+            if unseated {
                 self.lanes.seat_at_head(key);
             }
         }
