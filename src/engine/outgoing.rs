@@ -164,8 +164,7 @@ mod tests {
     fn take(outgoing: &mut Outgoing, most: usize) -> Vec<u8> {
         let mut slices = SmallVec::new();
         outgoing.slices(&mut slices);
-        let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-        bytes.truncate(most);
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(most).collect();
         drop(slices);
         outgoing.sent(bytes.len());
         bytes
