@@ -9,18 +9,25 @@ use std::{
 };
 
 use proptest::prelude::*;
+use smallvec::SmallVec;
 
 use super::{
     driver::{
         Driver,
         sim::{Buffers, Ended, Net, Personality, Sim, SocketId},
     },
+    lanes::{Lanes, NONE},
     shared::{Settings, Shared},
     stats::{Family, Stats},
     worker::Worker,
 };
 use crate::{
-    broker::{ids::WorkerId, limits::Gauge},
+    broker::{
+        home::Head,
+        ids::{Epoch, Mark, Offset, Position, Tick, WorkerId},
+        limits::Gauge,
+        name::TopicName,
+    },
     config::{Config, SlowConsumer},
     session::routes::Routes,
 };
@@ -538,17 +545,34 @@ fn own_messages_are_left_out_and_not_skipped() {
 }
 
 #[test]
+fn a_late_head_finds_nobody_where_its_lane_was() {
+    let mut test = Test::new(Personality::Readiness, &Config::default());
+    let worker = &mut test.worker;
+    let mut create = |name: &str| {
+        let lane = worker.lanes.create(TopicName::parse(name).unwrap(), WorkerId(0), Tick(0));
+        (lane, worker.lanes.key(lane))
+    };
+    let (old, key) = create("old");
+    test.worker.lanes.remove(old);
+    let new = test.worker.lanes.create(TopicName::parse("new").unwrap(), WorkerId(0), Tick(0));
+    assert_eq!(new, old, "the index is used again");
+    let head = Mark { position: Position::START.advanced(7), offset: Offset(1) };
+    let (epoch, extents) = (Epoch(1), SmallVec::new());
+    test.worker.apply_head(Head { lane: key, topic: key, epoch, head, extents, excepts: Vec::new() });
+    assert!(test.worker.lanes.at(new).topic.is_none());
+}
+
+#[test]
 fn topics_take_turns_on_a_slow_socket() {
     // Two topics on one socket need a session of their own: see the simulation's. Here, the list turns.
-    let mut lanes = super::lanes::Lanes::new(0);
-    let mut first = super::lanes::NONE;
+    let mut lanes = Lanes::new(0);
+    let mut first = NONE;
     for (lane, name) in ["a", "b", "c"].into_iter().enumerate() {
-        let name = crate::broker::name::TopicName::parse(name).unwrap();
-        let lane_index = lanes.create(name, WorkerId(0), crate::broker::ids::Tick(0));
+        let lane_index = lanes.create(TopicName::parse(name).unwrap(), WorkerId(0), Tick(0));
         assert_eq!(lane_index as usize, lane);
         lanes.subscribe(0, lane_index, &mut first);
     }
-    let order = |lanes: &super::lanes::Lanes, first| lanes.list(first).collect::<Vec<_>>();
+    let order = |lanes: &Lanes, first| lanes.list(first).collect::<Vec<_>>();
     assert_eq!(order(&lanes, first), [2, 1, 0]);
     lanes.rotate(&mut first);
     assert_eq!(order(&lanes, first), [0, 2, 1]);
