@@ -274,7 +274,7 @@ impl StuckReaders {
             let burst: Vec<u8> =
                 (first..first + BURST).flat_map(|number| frame(TEXT, &self.payload(number))).collect();
             publisher.send(&burst);
-            if first / BURST % 4 == 0 {
+            if (first / BURST).is_multiple_of(4) {
                 self.look_at_log();
             }
         }
