@@ -12,7 +12,7 @@ use stentor::{
 };
 
 use crate::{
-    client::{Client, Kind},
+    client::{Client, Kind, Reading},
     crowd::publish,
     model::Topic,
     world::{LARGE, World, id},
@@ -167,7 +167,7 @@ impl World {
         let silent = |client: &&Client| match client.kind {
             Kind::Silent | Kind::Garbage | Kind::HalfHead | Kind::HalfMessage => true,
             // A publisher may be held back for long, and can't show that it lives.
-            _ => client.mute && pings && !client.sends(),
+            _ => client.mute && client.reading == Reading::Never && pings && !client.sends(),
         };
         let silent: Vec<SocketId> = self.clients.iter().filter(silent).map(|client| client.socket).collect();
         self.quiet = true;
@@ -232,7 +232,10 @@ impl World {
                 Kind::Multi => 0..self.topics.len(),
                 _ => continue,
             };
-            seen += client.readers.values().map(|reader| reader.gaps).sum::<u64>();
+            // Of one that left and came back nobody knows which gap is which.
+            if client.kind != Kind::Multi {
+                seen += client.readers.values().map(|reader| reader.gaps).sum::<u64>();
+            }
             // Who has not read its 101 may have missed everything.
             let made: u64 = self.topics[topics].iter().map(Topic::made).sum();
             most += made - client.received() as u64;

@@ -7,7 +7,7 @@
 //! $ SEEDS=100000 cargo test --release --test simulation
 //! ```
 //!
-//! `FIRST_SEED` begins somewhere else.
+//! `FIRST_SEED` begins somewhere else; with `ONCE` no seed is run a second time to compare.
 
 #![allow(clippy::cast_possible_truncation, reason = "numbers are small, and cut on purpose where not")]
 
@@ -59,7 +59,11 @@ fn run(seed: u64) -> Result<Outcome, String> {
 
 /// The same seed gives the same bytes, twice.
 fn check(seed: u64) -> Result<Outcome, String> {
-    let (first, second) = (run(seed)?, run(seed)?);
+    let first = run(seed)?;
+    if std::env::var_os("ONCE").is_some() {
+        return Ok(first);
+    }
+    let second = run(seed)?;
     if first == second {
         Ok(first)
     } else {
@@ -97,7 +101,7 @@ fn worlds() {
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     let all = all.into_inner().unwrap();
-    println!("{seeds} seeds, each twice: {all:?}");
+    println!("{seeds} seeds: {all:?}");
     // A world in which nothing happens proves nothing.
     let happened = [all.deliveries, all.skipped, all.conflated, all.held, all.slow, all.refused, all.resets];
     assert!(happened.iter().all(|&count| count > seeds / 10) || seeds < 100, "{all:?}");
