@@ -643,7 +643,9 @@ pub static REPLY_BYTES_MAX: Key<Sizes> = Key {
         repeats: false,
         brief: "replies that wait for one connection",
         effect: "Replies are what a connection gets beside its topics: echoes, pongs, responses. A client that asks and \
-                 does not read is itself not read once so much waits for it, until it has left.",
+                 does not read is itself not read once so much waits for it, until it has left. A session of an embedding \
+                 program that goes on sending to it (from a timer, say) is closed with 1013 at four times as much, or \
+                 at four messages of the largest size.",
         reason: "One echoed message of the largest size; who reads what it asks for never has more.",
         memory: "`reply-bytes-max` and one message for each connection that asks without reading.",
     },
