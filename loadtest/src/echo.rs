@@ -16,7 +16,7 @@ use crate::harness::{Control, LiveRate, PATIENCE, Progress};
 use crate::poller::{Handler, Opened, Poller, RECEIVE_BYTES, Received, receive};
 use crate::proc::ensure_files;
 use crate::report::{
-    Distribution, Figures, Latencies, Report, Usage, Verdict, Watch, bytes, latencies, merge, quantity,
+    Distribution, Figures, Latencies, Report, Usage, Watch, bytes, latencies, merge, quantity,
 };
 use crate::stamp::{Clock, Pattern, STAMP_BYTES, Stamp, nanos};
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
@@ -66,8 +66,8 @@ struct Outcome {
     closed_how: Option<String>,
 }
 
-/// Runs the command.
-pub(crate) fn run(args: &EchoArgs) -> Result<Verdict, Failure> {
+/// Runs the scenario; the report says whether its figures count.
+pub(crate) fn measure(args: &EchoArgs) -> Result<Report<Echo>, Failure> {
     let connections = args.connections as usize;
     ensure_files(connections)?;
     let threads = args.common.threads(connections);
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &EchoArgs) -> Result<Verdict, Failure> {
     let (Some(measured), Some(outcomes)) = (measured, outcomes) else {
         unreachable!("a thread that ends without an outcome leaves a failure");
     };
-    report(shared, measured, &outcomes).print(args.common.json)
+    Ok(report(shared, measured, &outcomes))
 }
 
 /// What the main thread measured.
@@ -385,7 +385,7 @@ impl Sink for Receipt<'_> {
 
 /// The figures of a run.
 #[derive(Debug, Serialize)]
-struct Echo {
+pub(crate) struct Echo {
     connections: u32,
     in_flight: u32,
     payload_bytes: u32,

@@ -25,7 +25,7 @@ use crate::client::Target;
 use crate::failure::Failure;
 use crate::harness::{Control, LiveRate, Progress};
 use crate::proc::ensure_files;
-use crate::report::{Distribution, Figures, Report, Usage, Verdict, Watch, bytes, merge, micros, quantity};
+use crate::report::{Distribution, Figures, Report, Usage, Watch, bytes, merge, micros, quantity};
 use crate::schedule::Schedule;
 use crate::stamp::{Clock, Pattern, nanos};
 
@@ -182,8 +182,8 @@ impl Shared {
     }
 }
 
-/// Runs the command.
-pub(crate) fn run(args: &FanoutArgs) -> Result<Verdict, Failure> {
+/// Runs the scenario; the report says whether its figures count.
+pub(crate) fn measure(args: &FanoutArgs) -> Result<Report<Fanout>, Failure> {
     let plan = Plan::new(args)?;
     let shared = Shared {
         target: plan.target.clone(),
@@ -220,7 +220,7 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<Verdict, Failure> {
     else {
         unreachable!("a thread that ends without an outcome leaves a failure");
     };
-    report(shared, measured, &received, &published, stuck_closed).print(args.common.json)
+    Ok(report(shared, measured, &received, &published, stuck_closed))
 }
 
 /// What the main thread measured.
@@ -284,7 +284,7 @@ fn phases(shared: &Shared) -> Result<Measured, Failure> {
 
 /// The figures of a run.
 #[derive(Debug, Serialize)]
-struct Fanout {
+pub(crate) struct Fanout {
     subscribers: usize,
     publishers: usize,
     topics: usize,

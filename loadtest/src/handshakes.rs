@@ -14,9 +14,7 @@ use crate::failure::Failure;
 use crate::harness::{Control, LiveRate, PATIENCE, Progress};
 use crate::poller::{Handler, Opened, Poller};
 use crate::proc::ensure_files;
-use crate::report::{
-    Distribution, Figures, Latencies, Report, Usage, Verdict, Watch, latencies, merge, quantity,
-};
+use crate::report::{Distribution, Figures, Latencies, Report, Usage, Watch, latencies, merge, quantity};
 
 /// What all threads of a run see.
 struct Shared {
@@ -30,8 +28,8 @@ struct Shared {
     done: AtomicU64,
 }
 
-/// Runs the command.
-pub(crate) fn run(args: &HandshakesArgs) -> Result<Verdict, Failure> {
+/// Runs the scenario; the report says whether its figures count.
+pub(crate) fn measure(args: &HandshakesArgs) -> Result<Report<Handshakes>, Failure> {
     let concurrency = args.concurrency as usize;
     ensure_files(concurrency)?;
     let threads = args.common.threads(concurrency);
@@ -71,7 +69,7 @@ pub(crate) fn run(args: &HandshakesArgs) -> Result<Verdict, Failure> {
         latency_us: Distribution::of(&merge(outcomes.iter())),
     };
     let url = shared.target.url.to_string();
-    Report::new("handshakes", url, figures, usage, void, Vec::new()).print(args.common.json)
+    Ok(Report::new("handshakes", url, figures, usage, void, Vec::new()))
 }
 
 fn phases(shared: &Shared) -> Result<(Usage, u64), Failure> {
@@ -133,7 +131,7 @@ impl Handler for Guests<'_> {
 
 /// The figures of a run.
 #[derive(Debug, Serialize)]
-struct Handshakes {
+pub(crate) struct Handshakes {
     concurrency: u32,
     threads: usize,
     handshakes: u64,

@@ -17,7 +17,7 @@ use crate::harness::{Control, PATIENCE, Progress};
 use crate::poller::{Handler, Opened, Poller, Received, receive};
 use crate::proc::ensure_files;
 use crate::report::{
-    Distribution, Figures, Latencies, Report, Usage, Verdict, Watch, bytes, latencies, merge, quantity,
+    Distribution, Figures, Latencies, Report, Usage, Watch, bytes, latencies, merge, quantity,
 };
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
 
@@ -39,8 +39,8 @@ struct Shared {
     messages: AtomicU64,
 }
 
-/// Runs the command.
-pub(crate) fn run(args: &IdleArgs) -> Result<Verdict, Failure> {
+/// Runs the scenario; the report says whether its figures count.
+pub(crate) fn measure(args: &IdleArgs) -> Result<Report<Idle>, Failure> {
     if !args.steps.is_sorted_by(|a, b| a < b) || args.steps.first() == Some(&0) {
         return Err(Failure::Usage("--steps must rise, from at least 1: for example 5000,15000".into()));
     }
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Verdict, Failure> {
     let (Some(measured), Some(outcomes)) = (measured, outcomes) else {
         unreachable!("a thread that ends without an outcome leaves a failure");
     };
-    report(shared, connections, measured, &outcomes).print(args.common.json)
+    Ok(report(shared, connections, measured, &outcomes))
 }
 
 /// What the main thread measured.
@@ -279,7 +279,7 @@ impl Sink for Replies {
 
 /// The figures of a run.
 #[derive(Debug, Serialize)]
-struct Idle {
+pub(crate) struct Idle {
     connections: u32,
     threads: usize,
     opened: u64,

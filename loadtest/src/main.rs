@@ -35,16 +35,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command};
-use crate::report::Verdict;
+use crate::cli::{Cli, Command, Common};
+use crate::failure::Failure;
+use crate::report::{Figures, Report, Verdict};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fanout(args) => fanout::run(&args),
-        Command::Echo(args) => echo::run(&args),
-        Command::Idle(args) => idle::run(&args),
-        Command::Handshakes(args) => handshakes::run(&args),
-        Command::Topics(args) => topics::run(&args),
+        Command::Fanout(args) => print(fanout::measure(&args), &args.common),
+        Command::Echo(args) => print(echo::measure(&args), &args.common),
+        Command::Idle(args) => print(idle::measure(&args), &args.common),
+        Command::Handshakes(args) => print(handshakes::measure(&args), &args.common),
+        Command::Topics(args) => print(topics::measure(&args), &args.common),
     };
     match outcome {
         Ok(Verdict::Valid) => ExitCode::SUCCESS,
@@ -54,4 +55,9 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Prints what a scenario has found.
+fn print(report: Result<Report<impl Figures>, Failure>, common: &Common) -> Result<Verdict, Failure> {
+    report?.print(common.json)
 }

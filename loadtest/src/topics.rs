@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::harness::{Control, LiveRate, PATIENCE, Progress};
 use crate::poller::{Handler, Opened, Poller, Received, receive};
 use crate::proc::ensure_files;
-use crate::report::{Figures, Report, Usage, Verdict, Watch, bytes, quantity};
+use crate::report::{Figures, Report, Usage, Watch, bytes, quantity};
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
 
 /// Close code 1000: the purpose has been fulfilled (RFC 6455 section 7.4.1).
@@ -37,8 +37,8 @@ struct Shared {
     failed: AtomicU64,
 }
 
-/// Runs the command.
-pub(crate) fn run(args: &TopicsArgs) -> Result<Verdict, Failure> {
+/// Runs the scenario; the report says whether its figures count.
+pub(crate) fn measure(args: &TopicsArgs) -> Result<Report<Topics>, Failure> {
     let concurrency = args.concurrency as usize;
     ensure_files(concurrency)?;
     let threads = args.common.threads(concurrency);
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &TopicsArgs) -> Result<Verdict, Failure> {
     let (Some(measured), Some(outcomes)) = (measured, outcomes) else {
         unreachable!("a thread that ends without an outcome leaves a failure");
     };
-    report(shared, measured, &outcomes).print(args.common.json)
+    Ok(report(shared, measured, &outcomes))
 }
 
 /// What the main thread measured.
@@ -235,7 +235,7 @@ impl Sink for CloseOnly {
 
 /// The figures of a run.
 #[derive(Debug, Serialize)]
-struct Topics {
+pub(crate) struct Topics {
     topics: u32,
     concurrency: u32,
     payload_bytes: u32,
