@@ -51,6 +51,8 @@ pub struct Lane {
     next: usize,
     /// Entries of this lap still to be visited: they lie at `next` and behind it, around the ring.
     remaining: usize,
+    /// Entries that were visited in this lap and whose bytes are still to leave.
+    gathered: usize,
     /// Where the head was when the lap began.
     lap_head: Mark,
     floor: Mark,
@@ -67,6 +69,7 @@ impl Lane {
             behind: Vec::new(),
             next: 0,
             remaining: 0,
+            gathered: 0,
             lap_head: head,
             floor: head,
             returned: None,
@@ -129,9 +132,12 @@ impl Lane {
 
     /// The next seat that this lap visits. `None`: all that were there have everything up to the head, the
     /// ring rests until the head moves. A lap that ends raises the floor; if the head has moved since the
-    /// lap began, the next lap begins at once.
+    /// lap began, the next lap begins at once. It does not end while entries are gathered.
     pub fn next_visit(&mut self) -> Option<Seat> {
         if self.remaining == 0 {
+            if self.gathered > 0 {
+                return None;
+            }
             self.floor = self.lap_head;
             self.returned = None;
             let head = self.view.head();
@@ -155,6 +161,22 @@ impl Lane {
             self.next = 0;
         }
         self.remaining -= 1;
+    }
+
+    /// An entry is visited, and what it gets leaves later, together with what its connection gets of other
+    /// topics.
+    pub fn gather(&mut self) {
+        self.gathered += 1;
+    }
+
+    /// What a gathered entry gets has left, or can't.
+    pub fn release_gathered(&mut self) {
+        self.gathered -= 1;
+    }
+
+    /// Entries that are gathered.
+    pub fn gathered(&self) -> usize {
+        self.gathered
     }
 
     /// Takes in a subscription that has all up to the head.

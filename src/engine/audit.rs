@@ -69,6 +69,7 @@ impl<D: Driver> Worker<D> {
         let ready: HashSet<u32> = self.ready.iter().copied().collect();
         let to_flush: HashSet<u32> = self.to_flush.iter().copied().collect();
         let resumed: HashSet<u32> = self.resumed.iter().copied().collect();
+        let gathered: HashSet<u32> = self.gathered.iter().copied().collect();
         let (mut live, mut surplus) = (0, 0);
         for slot in 0..self.connections.slots() {
             let phase = self.connections.phase(slot);
@@ -89,12 +90,23 @@ impl<D: Driver> Worker<D> {
             must!(!hot.is(Flag::InFlight), "{slot} has a send in flight");
             must!(!hot.is(Flag::ListedReady) || ready.contains(&slot), "{slot} is not on the ready list");
             must!(!hot.is(Flag::ListedFlush) || to_flush.contains(&slot), "{slot} is not on the flush list");
+            must!(
+                !hot.is(Flag::ListedGathered) || gathered.contains(&slot),
+                "{slot} is not on the gathered list"
+            );
+            let (listed, several) = (hot.is(Flag::ListedGathered), hot.is(Flag::Several));
+            let gathers = self.connections.warm(slot).last_gathered != NONE;
+            must!(!gathers || listed, "{slot} has gathered, and nobody will send");
+            let subscribes = self.lanes.list(self.connections.first_subscription(slot)).take(2).count();
+            must!(several == (subscribes > 1), "{slot} has several topics: {several}, it has {subscribes}");
+            let hot = self.connections.hot(slot);
             must!(queued <= bound, "{slot} has {queued} bytes of its own waiting, {bound} are allowed");
             must!(hot.outgoing.is_none() || queued > 0, "{slot} has an empty queue");
             must!(
                 queued == 0
                     || hot.is(Flag::Blocked)
                     || hot.is(Flag::ListedFlush)
+                    || hot.is(Flag::ListedGathered)
                     || self.lanes_will_visit(slot),
                 "{slot} has a queue, and nobody will flush it"
             );
@@ -173,7 +185,12 @@ impl<D: Driver> Worker<D> {
 
     fn audit_lanes(&mut self) -> Result<(), String> {
         let dirty: HashSet<u32> = self.dirty.iter().copied().collect();
-        let (mut seated, mut behind) = (0, 0);
+        let (mut seated, mut behind, mut waiting) = (0, 0, 0);
+        let mut gathered = HashSet::new();
+        for slot in 0..self.connections.slots() {
+            let last = self.connections.warm(slot).last_gathered;
+            gathered.extend(self.lanes.gathered(last));
+        }
         // The lag bound, and what publishers may be ahead twice: after lags were looked at, and after somebody has
         // come back. That is one message at least. The first segment goes as a whole.
         let settings = &self.shared.settings;
@@ -187,9 +204,12 @@ impl<D: Driver> Worker<D> {
             must!(!record.queued || dirty.contains(&index), "lane {index} is not on the dirty list");
             seated += record.lane.len() + record.waiting.len();
             behind += record.lane.behind().len();
+            waiting += record.lane.gathered();
+            let again = record.lane.gathered() > 0;
             for entry in record.lane.swept() {
+                // While some of a lane are gathered its lap is not over, and the next one is for what came since.
                 must!(
-                    record.queued || entry.position == head.position,
+                    record.queued || again || entry.position == head.position,
                     "lane {index} rests, and {} has not all",
                     entry.connection
                 );
@@ -197,6 +217,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         must!(behind == self.lanes.behind(), "{behind} are behind, {} are counted", self.lanes.behind());
+        must!(gathered.len() == waiting, "{} are gathered, lanes count {waiting}", gathered.len());
         let all = self.lanes.subscriptions.len();
         must!(seated == all, "{seated} subscriptions are in lanes, there are {all}");
         let stray = self.lanes.holes.keys().find(|&&key| !self.lanes.subscriptions.contains(key as usize));

@@ -178,11 +178,10 @@ impl<D: Driver> Worker<D> {
         let mut key = std::mem::replace(&mut self.connections.warm(slot).first_subscription, NONE);
         while key != NONE {
             let next = self.lanes.subscriptions[key as usize].next;
-            self.count_missed(key);
-            let lane = self.lanes.unsubscribe(key);
-            self.left(lane);
+            self.drop_subscription(slot, key);
             key = next;
         }
+        self.connections.hot(slot).clear(Flag::Several);
         if let Some(extra) = &mut self.connections.warm(slot).extra {
             extra.pending = 0;
         }

@@ -64,6 +64,10 @@ pub enum Flag {
     Stalled = 1 << 10,
     /// A send of it was queued and its outcome is not known.
     InFlight = 1 << 11,
+    /// It subscribes to more than one topic: what it gets is gathered.
+    Several = 1 << 12,
+    /// In the list of those that something is gathered for.
+    ListedGathered = 1 << 13,
 }
 
 /// What a visit reads: 16 bytes.
@@ -106,6 +110,8 @@ pub struct Warm {
     pub extra: Option<Box<Extra>>,
     /// Head of the list of its subscriptions, or [`NONE`].
     pub first_subscription: u32,
+    /// The newest of its subscriptions that are gathered, or [`NONE`].
+    pub last_gathered: u32,
     /// Into [`Connections::peers`].
     pub peer: u32,
     /// When bytes last came; before the upgrade, when the head's time began.
@@ -202,6 +208,7 @@ impl Connections {
             reader: Reader::default(),
             extra: None,
             first_subscription: NONE,
+            last_gathered: NONE,
             peer,
             received_at: now,
             message_at: now,

@@ -10,11 +10,15 @@ use slab::Slab;
 use crate::broker::{
     ids::{Key, Mark, Position, Tick, WorkerId},
     lane::{Entry, Lane, Seat},
+    log::View,
     name::TopicName,
 };
 
 /// No subscription: the end of a connection's list.
 pub const NONE: u32 = u32::MAX;
+
+/// What [`Subscription::next_gathered`] is while the subscription is not gathered.
+const APART: u32 = u32::MAX;
 
 /// One connection's subscription to one lane.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Subscription {
     pub lane: u32,
     /// The connection's next subscription, or [`NONE`].
     pub next: u32,
+    /// The one gathered after it, around the ring of those that its connection has gathered.
+    next_gathered: u32,
     /// `None` while the lane does not know yet where its log is, or the connection opens.
     pub seat: Option<Seat>,
 }
@@ -164,6 +170,11 @@ impl Lanes {
         &mut self.records[index as usize]
     }
 
+    /// The log at an index that is in use.
+    pub fn view(&self, index: u32) -> &View {
+        &self.records[index as usize].lane.view
+    }
+
     /// The lane at an index, if it is in use.
     pub fn get(&mut self, index: u32) -> Option<&mut LaneRecord> {
         self.records.get_mut(index as usize)
@@ -200,7 +211,7 @@ impl Lanes {
 
     /// A new subscription at the front of the connection's list. It waits for its seat.
     pub fn subscribe(&mut self, connection: u32, lane: u32, first: &mut u32) -> u32 {
-        let subscription = Subscription { connection, lane, next: *first, seat: None };
+        let subscription = Subscription { connection, lane, next: *first, next_gathered: APART, seat: None };
         let key = u32::try_from(self.subscriptions.insert(subscription)).expect("subscriptions are u32");
         *first = key;
         self.records[lane as usize].waiting.insert(key);
@@ -247,8 +258,67 @@ impl Lanes {
         lane
     }
 
-    /// Removes a subscription; gives its lane. The caller takes it out of the connection's list.
+    /// Puts a swept subscription behind those that its connection has gathered, of which `last` is the newest.
+    pub fn gather(&mut self, key: u32, last: &mut u32) {
+        if self.subscriptions[key as usize].next_gathered != APART {
+            return;
+        }
+        let first = match *last {
+            NONE => key,
+            last => std::mem::replace(&mut self.subscriptions[last as usize].next_gathered, key),
+        };
+        let subscription = &mut self.subscriptions[key as usize];
+        subscription.next_gathered = first;
+        self.records[subscription.lane as usize].lane.gather();
+        *last = key;
+    }
+
+    /// Takes the oldest of those that a connection has gathered.
+    pub fn take_gathered(&mut self, last: &mut u32) -> Option<u32> {
+        let newest = self.subscriptions.get(*last as usize)?;
+        let oldest = newest.next_gathered;
+        self.take_gathered_after(*last, last);
+        Some(oldest)
+    }
+
+    /// Takes one subscription out of those that its connection has gathered, if it is among them.
+    pub fn ungather(&mut self, key: u32, last: &mut u32) {
+        if self.subscriptions[key as usize].next_gathered == APART {
+            return;
+        }
+        let mut before = *last;
+        while self.subscriptions[before as usize].next_gathered != key {
+            before = self.subscriptions[before as usize].next_gathered;
+        }
+        self.take_gathered_after(before, last);
+    }
+
+    /// Those that a connection has gathered, oldest first.
+    pub fn gathered(&self, last: u32) -> impl Iterator<Item = u32> {
+        let next = |at: u32| self.subscriptions[at as usize].next_gathered;
+        let first = (last != NONE).then(|| next(last));
+        std::iter::successors(first, move |&at| (at != last).then(|| next(at)))
+    }
+
+    fn take_gathered_after(&mut self, before: u32, last: &mut u32) {
+        let key = self.subscriptions[before as usize].next_gathered;
+        let taken = &mut self.subscriptions[key as usize];
+        let next = std::mem::replace(&mut taken.next_gathered, APART);
+        self.records[taken.lane as usize].lane.release_gathered();
+        if key == before {
+            *last = NONE;
+            return;
+        }
+        self.subscriptions[before as usize].next_gathered = next;
+        if key == *last {
+            *last = before;
+        }
+    }
+
+    /// Removes a subscription that is not gathered; gives its lane. The caller takes it out of the connection's
+    /// list.
     pub fn unsubscribe(&mut self, key: u32) -> u32 {
+        debug_assert_eq!(self.subscriptions[key as usize].next_gathered, APART);
         self.holes.remove(&key);
         match self.seat(key) {
             Some((lane, seat)) => {
@@ -316,6 +386,44 @@ pub fn low(mark: Mark) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A connection with a subscription to each of `count` lanes.
+    fn several(count: u32) -> (Lanes, Vec<u32>) {
+        let (mut lanes, mut first) = (Lanes::new(0), NONE);
+        let keys = (0..count)
+            .map(|at| {
+                let lane = lanes.create(TopicName::parse(&at.to_string()).unwrap(), WorkerId(0), Tick(0));
+                lanes.subscribe(7, lane, &mut first)
+            })
+            .collect();
+        (lanes, keys)
+    }
+
+    #[test]
+    fn what_is_gathered_first_leaves_first_whoever_goes_meanwhile() {
+        let (mut lanes, keys) = several(5);
+        let mut last = NONE;
+        assert_eq!(lanes.take_gathered(&mut last), None);
+        for &key in &keys {
+            lanes.gather(key, &mut last);
+            lanes.gather(key, &mut last);
+        }
+        assert_eq!(lanes.at(0).lane.gathered(), 1, "nobody is gathered twice");
+        for gone in [keys[0], keys[2], keys[4]] {
+            lanes.ungather(gone, &mut last);
+            lanes.ungather(gone, &mut last);
+        }
+        assert_eq!(lanes.take_gathered(&mut last), Some(keys[1]));
+        lanes.gather(keys[2], &mut last);
+        assert_eq!(lanes.take_gathered(&mut last), Some(keys[3]));
+        lanes.gather(keys[3], &mut last);
+        lanes.ungather(keys[3], &mut last);
+        assert_eq!(lanes.take_gathered(&mut last), Some(keys[2]));
+        assert_eq!((lanes.take_gathered(&mut last), last), (None, NONE));
+        for lane in lanes.indices() {
+            assert_eq!(lanes.at(lane).lane.gathered(), 0);
+        }
+    }
 
     #[test]
     fn subscriptions_that_wait_can_all_go_at_once() {

@@ -9,6 +9,7 @@
 //! | `commands` | what sessions ask for |
 //! | `subscribe`, `lanes` | subscriptions and their hand-over to the log |
 //! | `sweep` | the ring sweep; **backpressure**: what a refused send leads to |
+//! | `gather` | connections with several topics: what is new leaves in one send |
 //! | `slow` | **slow consumers**: the policies, and what is kept of a log |
 //! | `flush`, `outgoing` | a connection's own queue |
 //! | `closing`, `farewell` | close handshakes, ends, drain |
@@ -32,6 +33,7 @@ pub mod driver;
 mod due;
 mod farewell;
 mod flush;
+mod gather;
 mod lanes;
 mod mail;
 mod mailboxes;

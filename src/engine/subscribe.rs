@@ -6,7 +6,13 @@
 
 use std::time::Duration;
 
-use super::{connections::Phase, driver::Driver, lanes::NONE, mail::Control, worker::Worker};
+use super::{
+    connections::{Flag, Phase},
+    driver::Driver,
+    lanes::NONE,
+    mail::Control,
+    worker::Worker,
+};
 use crate::{
     broker::{
         home::Head,
@@ -41,6 +47,9 @@ impl<D: Driver> Worker<D> {
         }
         let subscription = self.lanes.subscribe(slot, lane, &mut first);
         self.connections.warm(slot).first_subscription = first;
+        if self.lanes.subscriptions[subscription as usize].next != NONE {
+            self.connections.hot(slot).set(Flag::Several);
+        }
         let known = self.lanes.at(lane).topic.is_some();
         if !known {
             self.connections.extra(slot).pending += 1;
@@ -81,13 +90,19 @@ impl<D: Driver> Worker<D> {
             self.connections.extra(slot).pending -= 1;
             self.connections.tidy(slot);
         }
-        self.count_missed(key);
-        self.lanes.unsubscribe(key);
-        self.left(lane);
+        if self.lanes.list(self.connections.first_subscription(slot)).nth(1).is_none() {
+            self.connections.hot(slot).clear(Flag::Several);
+        }
+        self.drop_subscription(slot, key);
     }
 
-    /// A lane has lost a subscription: without any it goes after a while.
-    pub(super) fn left(&mut self, lane: u32) {
+    /// Ends a subscription that is in its connection's list no more.
+    pub(super) fn drop_subscription(&mut self, slot: u32, key: u32) {
+        self.lanes.ungather(key, &mut self.connections.warm(slot).last_gathered);
+        self.count_missed(key);
+        let lane = self.lanes.unsubscribe(key);
+        self.end_lap(lane);
+        // Without any subscription a lane goes after a while.
         let record = self.lanes.at(lane);
         if record.subscriptions() == 0 {
             record.active_at = self.now;
@@ -184,7 +199,8 @@ impl<D: Driver> Worker<D> {
                 self.remove_lane(lane);
                 continue;
             }
-            if idle >= QUIET && record.lane.behind().is_empty() && !record.queued {
+            let rests = !record.queued && record.lane.gathered() == 0;
+            if idle >= QUIET && record.lane.behind().is_empty() && rests {
                 record.lane.view.release();
             }
             // Where nothing is published any more those behind still read on, or are too many for the logs.

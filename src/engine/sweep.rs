@@ -25,8 +25,8 @@ use crate::{
 const SLICE_VISITS: usize = 4096;
 
 /// Bytes that one visit may send, and runs of a log that it may send together.
-const VISIT_BYTES: usize = 256 * 1024;
-const VISIT_RUNS: usize = 16;
+pub(super) const VISIT_BYTES: usize = 256 * 1024;
+pub(super) const VISIT_RUNS: usize = 16;
 
 /// The rest of a started unit up to this length is copied; a longer one keeps its segment.
 const REST_COPIED_BYTES: usize = 4096;
@@ -49,6 +49,7 @@ impl<D: Driver> Worker<D> {
         while let Some(&lane) = self.dirty.front() {
             let finished = self.sweep_lane(lane, &mut sends, &mut visits);
             self.dirty.pop_front();
+            self.lanes_to_gather = self.lanes_to_gather.saturating_sub(1);
             if !finished {
                 self.dirty.push_back(lane);
                 break;
@@ -58,6 +59,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.settle_in_flight();
+        self.send_some_gathered();
     }
 
     /// Visits until the lane rests (true) or the slice is over (false).
@@ -90,6 +92,10 @@ impl<D: Driver> Worker<D> {
         }
         let slot = entry.connection;
         let hot = self.connections.hot(slot);
+        if hot.is(Flag::Several) {
+            self.gather(lane, &entry);
+            return false;
+        }
         if hot.is(Flag::InFlight) || (hot.outgoing.is_some() && !self.in_flight.is_empty()) {
             // At most one send of a connection is in flight, and its own queue is flushed outside of batches.
             // Settling may end connections, and so move this seat: nothing was visited.
@@ -125,7 +131,7 @@ impl<D: Driver> Worker<D> {
 
     /// Sends a subscription what lies before it, about `VISIT_BYTES` at once, and moves its cursor. A
     /// refusal moves it to the part behind.
-    fn send_run(&mut self, lane: u32, seat: Seat) {
+    pub(super) fn send_run(&mut self, lane: u32, seat: Seat) {
         let record = self.lanes.at(lane);
         let before = *record.lane.entry(seat);
         if before.holes {
@@ -209,7 +215,7 @@ impl<D: Driver> Worker<D> {
 
     /// The cursor of the entry at `seat` goes `taken` bytes on. If that ends inside a unit, the unit's rest
     /// goes to the connection's own queue and the cursor behind it.
-    fn advance(&mut self, lane: u32, seat: Seat, before: Entry, taken: usize) {
+    pub(super) fn advance(&mut self, lane: u32, seat: Seat, before: Entry, taken: usize) {
         let record = self.lanes.at(lane);
         let view = &record.lane.view;
         let head = view.head();
@@ -288,6 +294,22 @@ impl<D: Driver> Worker<D> {
         outcomes.clear();
         self.outcomes = outcomes;
         self.in_flight = settled;
+    }
+
+    /// Ends the lap of a lane that is not being swept, if nothing more belongs to it; another may begin.
+    pub(super) fn end_lap(&mut self, lane: u32) {
+        let record = self.lanes.at(lane);
+        if record.queued {
+            return;
+        }
+        let floor = record.lane.floor();
+        let next = record.lane.next_visit();
+        if record.lane.floor() != floor {
+            self.lap_done(lane);
+        }
+        if next.is_some() {
+            self.list_dirty(lane);
+        }
     }
 
     /// All swept subscriptions of a lane have what its head was when the lap began.

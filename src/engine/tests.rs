@@ -11,6 +11,8 @@ use std::{
 use proptest::prelude::*;
 use smallvec::SmallVec;
 
+mod several_topics;
+
 use super::{
     driver::{
         Driver,
@@ -560,24 +562,6 @@ fn a_late_head_finds_nobody_where_its_lane_was() {
     let (epoch, extents) = (Epoch(1), SmallVec::new());
     test.worker.apply_head(Head { lane: key, topic: key, epoch, head, extents, excepts: Vec::new() });
     assert!(test.worker.lanes.at(new).topic.is_none());
-}
-
-#[test]
-fn topics_take_turns_on_a_slow_socket() {
-    // Two topics on one socket need a session of their own: see the simulation's. Here, the list turns.
-    let mut lanes = Lanes::new(0);
-    let mut first = NONE;
-    for (lane, name) in ["a", "b", "c"].into_iter().enumerate() {
-        let lane_index = lanes.create(TopicName::parse(name).unwrap(), WorkerId(0), Tick(0));
-        assert_eq!(lane_index as usize, lane);
-        lanes.subscribe(0, lane_index, &mut first);
-    }
-    let order = |lanes: &Lanes, first| lanes.list(first).collect::<Vec<_>>();
-    assert_eq!(order(&lanes, first), [2, 1, 0]);
-    lanes.rotate(&mut first);
-    assert_eq!(order(&lanes, first), [0, 2, 1]);
-    lanes.rotate(&mut first);
-    assert_eq!(order(&lanes, first), [1, 0, 2]);
 }
 
 /// What happens while a send has stopped in the middle.

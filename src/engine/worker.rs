@@ -8,7 +8,7 @@
 //! resume   connections whose messages were taken: what they sent meanwhile
 //! due      ten times a second: timeouts, pings, idle topics, the drain
 //! flush    what waits for single connections, a bounded number of them
-//! sweep    a slice of 64 sends
+//! sweep    a slice of 64 sends, then as many to connections with several topics
 //! ```
 //!
 //! A lone message is sent in the tick that read it; bursts grow by themselves, since each visit of the
@@ -72,6 +72,10 @@ pub struct Worker<D: Driver> {
     pub(super) to_flush: VecDeque<u32>,
     /// Lanes to sweep.
     pub(super) dirty: VecDeque<u32>,
+    /// Connections that something is gathered for.
+    pub(super) gathered: VecDeque<u32>,
+    /// Dirty lanes to go through before what is gathered leaves.
+    pub(super) lanes_to_gather: usize,
     /// Lanes whose home must be told their floor.
     pub(super) floors: Vec<u32>,
     /// Lanes that may have segments or may go, with the time to look at them again.
@@ -122,6 +126,8 @@ impl<D: Driver> Worker<D> {
             ready: VecDeque::new(),
             to_flush: VecDeque::new(),
             dirty: VecDeque::new(),
+            gathered: VecDeque::new(),
+            lanes_to_gather: 0,
             floors: Vec::new(),
             quiet: VecDeque::new(),
             resumed: Vec::new(),
@@ -177,7 +183,7 @@ impl<D: Driver> Worker<D> {
         Ok(self.turn())
     }
 
-    fn wait(&mut self) -> io::Result<()> {
+    pub(super) fn wait(&mut self) -> io::Result<()> {
         let mut events = std::mem::take(&mut self.events);
         let mut busy = self.has_work();
         if !busy {
@@ -252,6 +258,7 @@ impl<D: Driver> Worker<D> {
         !self.ready.is_empty()
             || !self.to_flush.is_empty()
             || !self.dirty.is_empty()
+            || !self.gathered.is_empty()
             || !self.resumed.is_empty()
             || !self.refused.is_empty()
             || !self.errors.is_empty()

@@ -1,0 +1,187 @@
+//! Connections with several topics: what is new for such a connection is gathered while the lanes are gone
+//! through, and leaves in one vectored send. A system call costs as much as several hundred entries.
+//!
+//! A visit of the sweep puts the subscription behind those that its connection has gathered already. Once all lanes
+//! that were dirty then have been gone through, the connections are sent to, oldest first. A lane's lap does not end
+//! before that, so its floor says what has left and not what was gathered.
+
+use std::io::IoSlice;
+
+use smallvec::SmallVec;
+
+use super::{
+    connections::Flag,
+    driver::{Driver, End, Sent},
+    farewell::Why,
+    lanes::NONE,
+    sweep::{VISIT_BYTES, VISIT_RUNS},
+    worker::Worker,
+};
+use crate::{
+    broker::lane::{Entry, Seat},
+    config::SlowConsumer,
+};
+
+/// One topic's part of a send.
+struct Share {
+    lane: u32,
+    /// The entry before the send.
+    before: Entry,
+    len: usize,
+}
+
+impl<D: Driver> Worker<D> {
+    /// A visit of a swept entry: what its connection gets of this topic leaves with what it gets of others.
+    pub(super) fn gather(&mut self, lane: u32, entry: &Entry) {
+        let slot = entry.connection;
+        self.lanes.gather(entry.subscription, &mut self.connections.warm(slot).last_gathered);
+        self.lanes.at(lane).lane.visited();
+        self.list_gathered(slot);
+    }
+
+    fn list_gathered(&mut self, slot: u32) {
+        let hot = self.connections.hot(slot);
+        if hot.is(Flag::ListedGathered) {
+            return;
+        }
+        hot.set(Flag::ListedGathered);
+        if self.gathered.is_empty() {
+            self.lanes_to_gather = self.dirty.len();
+        }
+        self.gathered.push_back(slot);
+    }
+
+    /// A slice of sends, once the lanes have been gone through.
+    pub(super) fn send_some_gathered(&mut self) {
+        if self.lanes_to_gather > 0 && !self.dirty.is_empty() {
+            return;
+        }
+        for _ in 0..self.gathered.len().min(self.shared.settings.slice_sends) {
+            let Some(slot) = self.gathered.pop_front() else { return };
+            if self.connections.hot(slot).clear(Flag::ListedGathered) {
+                self.send_gathered(slot);
+            }
+        }
+    }
+
+    /// One send of what a connection has gathered; its own queue leaves before. What does not fit stays gathered.
+    fn send_gathered(&mut self, slot: u32) {
+        let free = self.connections.hot(slot).outgoing.is_none() || self.flush_own(slot);
+        if !free || self.connections.hot(slot).is(Flag::Blocked) {
+            self.demote_gathered(slot);
+            return;
+        }
+        let shares = self.shares(slot);
+        if shares.is_empty() {
+            return;
+        }
+        let asked: usize = shares.iter().map(|share| share.len).sum();
+        let runs: SmallVec<[IoSlice<'_>; VISIT_RUNS]> = (shares.iter())
+            .map(|share| IoSlice::new(self.lanes.view(share.lane).first_run(share.before.position)))
+            .collect();
+        let mut sent = match &runs[..] {
+            [one] => self.driver.send(slot, one),
+            several => self.driver.send_vectored(slot, several),
+        };
+        drop(runs);
+        if sent == Sent::Queued {
+            self.driver.submit(&mut self.outcomes);
+            sent = self.outcomes.pop().map_or(Sent::Bytes(asked), |(_, sent)| sent);
+        }
+        let taken = match sent {
+            Sent::Bytes(bytes) => bytes,
+            Sent::Refused | Sent::Queued => 0,
+            Sent::Failed => {
+                self.end(slot, End::Reset, Why::Reset);
+                return;
+            }
+        };
+        self.count_send(taken, asked);
+        self.settle_shares(&shares, taken);
+        if taken < asked {
+            self.block(slot, taken > 0);
+            self.demote_gathered(slot);
+        } else {
+            self.connections.hot(slot).clear(Flag::Stalled);
+            self.list_if_gathered(slot);
+        }
+    }
+
+    /// What leaves next: one run of each topic, as many as one send takes. A subscription that must not get some
+    /// ranges is served alone.
+    fn shares(&mut self, slot: u32) -> SmallVec<[Share; VISIT_RUNS]> {
+        let (mut shares, mut bytes) = (SmallVec::new(), 0);
+        while shares.len() < VISIT_RUNS && bytes < VISIT_BYTES {
+            let last = &mut self.connections.warm(slot).last_gathered;
+            let Some(key) = self.lanes.take_gathered(last) else { break };
+            let (lane, seat) = self.lanes.seat(key).expect("what is gathered has a seat");
+            if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+                self.pass_over(lane, seat);
+            }
+            let before = *self.lanes.at(lane).lane.entry(seat);
+            if before.holes {
+                if shares.is_empty() {
+                    self.send_run(lane, seat);
+                    self.settle_in_flight();
+                }
+                self.go_on(slot, key);
+                self.list_if_gathered(slot);
+                break;
+            }
+            let len = self.lanes.view(lane).first_run(before.position).len();
+            if len == 0 {
+                self.end_lap(lane);
+                continue;
+            }
+            shares.push(Share { lane, before, len });
+            bytes += len;
+        }
+        shares
+    }
+
+    /// Moves the cursors by what was taken of a send.
+    fn settle_shares(&mut self, shares: &[Share], mut taken: usize) {
+        for share in shares {
+            let key = share.before.subscription;
+            let (lane, seat) = self.lanes.seat(key).expect("nobody has gone since");
+            let len = taken.min(share.len);
+            if len > 0 {
+                self.advance(lane, seat, share.before, len);
+            }
+            taken -= len;
+            self.go_on(share.before.connection, key);
+        }
+    }
+
+    /// A subscription that was sent to stays gathered if more lies before it, and it is still swept.
+    fn go_on(&mut self, slot: u32, key: u32) {
+        let Some(subscription) = self.lanes.subscriptions.get(key as usize) else { return };
+        let (lane, seat) = (subscription.lane, subscription.seat);
+        let record = self.lanes.at(lane);
+        let head = record.lane.view.head().position;
+        match seat {
+            Some(seat @ Seat::Swept(_)) if record.lane.entry(seat).position < head => {
+                self.lanes.gather(key, &mut self.connections.warm(slot).last_gathered);
+            }
+            _ => self.end_lap(lane),
+        }
+    }
+
+    fn list_if_gathered(&mut self, slot: u32) {
+        if self.connections.warm(slot).last_gathered != NONE {
+            self.list_gathered(slot);
+        }
+    }
+
+    /// **Backpressure**: the socket takes nothing now. What is gathered for it leaves the swept parts of its lanes.
+    fn demote_gathered(&mut self, slot: u32) {
+        while let Some(key) = self.lanes.take_gathered(&mut self.connections.warm(slot).last_gathered) {
+            let (lane, seat) = self.lanes.seat(key).expect("what is gathered has a seat");
+            let lane_of = &self.lanes.at(lane).lane;
+            if lane_of.entry(seat).position < lane_of.view.head().position {
+                self.lanes.demote(key);
+            }
+            self.end_lap(lane);
+        }
+    }
+}

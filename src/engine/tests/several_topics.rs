@@ -1,0 +1,128 @@
+//! Connections with several topics: what is new for them leaves together.
+
+use super::*;
+use crate::engine::mailboxes::Patience;
+
+impl Test {
+    /// A connection that subscribes to further topics, as a session with several does. `slot` is its own.
+    fn connect_to_several(&mut self, slot: u32, topics: &[String]) -> SocketId {
+        let client = self.connect(&format!("/ws/{}?mode=sub", topics[0]));
+        for topic in &topics[1..] {
+            self.worker.subscribe(slot, &TopicName::parse(topic).unwrap());
+        }
+        self.ticks(3);
+        client
+    }
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("t{n}")).collect()
+}
+
+#[test]
+fn what_is_new_on_many_topics_leaves_in_one_send_per_connection() {
+    for personality in [Personality::Readiness, Personality::Completion] {
+        let mut test = Test::new(personality, &Config::default());
+        let topics = names(12);
+        let publishers: Vec<SocketId> =
+            topics.iter().map(|topic| test.connect(&format!("/ws/{topic}?mode=pub"))).collect();
+        let readers: Vec<SocketId> = (12..52).map(|slot| test.connect_to_several(slot, &topics)).collect();
+        let before = (test.count("sends"), test.count("deliveries"));
+        for (publisher, topic) in publishers.iter().zip(&topics) {
+            test.write(*publisher, &[frame(topic.as_bytes()), frame(b"2nd")].concat());
+        }
+        test.ticks(1);
+        assert_eq!(test.count("sends") - before.0, 40, "{personality:?}: one for each connection");
+        assert_eq!(test.count("deliveries") - before.1, 2 * 12 * 40);
+        for reader in readers {
+            let mut got: Vec<Vec<u8>> =
+                frames(&test.read(reader, LARGE)).into_iter().map(|(_, payload)| payload).collect();
+            let of_topics: Vec<Vec<u8>> =
+                topics.iter().flat_map(|topic| [topic.clone().into_bytes(), b"2nd".to_vec()]).collect();
+            assert!(got.chunks(2).all(|pair| pair[1] == b"2nd"), "in order within each topic: {got:?}");
+            got.sort();
+            let mut expected = of_topics;
+            expected.sort();
+            assert_eq!(got, expected);
+        }
+    }
+}
+
+#[test]
+fn more_topics_than_a_send_takes_are_served_in_turn() {
+    let mut test = Test::new(Personality::Readiness, &Config::default());
+    let topics = names(40);
+    let publishers: Vec<SocketId> =
+        topics.iter().map(|topic| test.connect(&format!("/ws/{topic}?mode=pub"))).collect();
+    let reader = test.connect_to_several(40, &topics);
+    let before = test.count("sends");
+    for publisher in publishers {
+        test.write(publisher, &frame(b"x"));
+    }
+    test.ticks(4);
+    assert_eq!(frames(&test.read(reader, LARGE)).len(), 40);
+    assert_eq!(test.count("sends") - before, 3, "16 + 16 + 8 topics");
+}
+
+#[test]
+fn a_lone_message_of_many_topics_leaves_in_the_tick_that_read_it() {
+    let mut test = Test::new(Personality::Readiness, &Config::default());
+    let topics = names(5);
+    let publisher = test.connect("/ws/t3?mode=pub");
+    let reader = test.connect_to_several(1, &topics);
+    test.write(publisher, &frame(b"hello"));
+    test.ticks(1);
+    assert_eq!(test.read(reader, LARGE), served(b"hello"));
+}
+
+#[test]
+fn topics_that_were_left_are_not_sent_and_a_floor_waits_for_what_was_gathered() {
+    let mut test = Test::new(Personality::Readiness, &Config::default());
+    let topics = names(3);
+    let publishers: Vec<SocketId> =
+        topics.iter().map(|topic| test.connect(&format!("/ws/{topic}?mode=pub"))).collect();
+    let reader = test.connect_to_several(3, &topics);
+    for (publisher, topic) in publishers.iter().zip(&topics) {
+        test.write(*publisher, &frame(topic.as_bytes()));
+    }
+    // Gathered, and held back as if further lanes were to be gone through.
+    test.worker.wait().unwrap();
+    test.worker.read_ready();
+    test.worker.take_mail();
+    test.worker.post(Patience::Now);
+    let lane = test.worker.lanes.find(&TopicName::parse("t1").unwrap()).unwrap();
+    for lane in test.worker.dirty.drain(..).collect::<Vec<_>>() {
+        test.worker.lanes.at(lane).queued = false;
+        while let Some(seat) = test.worker.lanes.at(lane).lane.next_visit() {
+            let entry = *test.worker.lanes.at(lane).lane.entry(seat);
+            test.worker.gather(lane, &entry);
+        }
+    }
+    let floor = test.worker.lanes.at(lane).lane.floor();
+    assert_eq!((floor.offset, test.worker.lanes.at(lane).lane.gathered()), (Offset(0), 1));
+    test.worker.unsubscribe(3, &TopicName::parse("t0").unwrap());
+    test.worker.audit().unwrap();
+    test.ticks(2);
+    assert_eq!(test.worker.lanes.at(lane).lane.floor().offset, Offset(1));
+    let mut got: Vec<Vec<u8>> =
+        frames(&test.read(reader, LARGE)).into_iter().map(|(_, payload)| payload).collect();
+    got.sort();
+    assert_eq!(got, [b"t1", b"t2"]);
+}
+
+#[test]
+fn topics_take_turns_on_a_slow_socket() {
+    let mut lanes = Lanes::new(0);
+    let mut first = NONE;
+    for (lane, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let lane_index = lanes.create(TopicName::parse(name).unwrap(), WorkerId(0), Tick(0));
+        assert_eq!(lane_index as usize, lane);
+        lanes.subscribe(0, lane_index, &mut first);
+    }
+    let order = |lanes: &Lanes, first| lanes.list(first).collect::<Vec<_>>();
+    assert_eq!(order(&lanes, first), [2, 1, 0]);
+    lanes.rotate(&mut first);
+    assert_eq!(order(&lanes, first), [0, 2, 1]);
+    lanes.rotate(&mut first);
+    assert_eq!(order(&lanes, first), [1, 0, 2]);
+}
