@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Client, client::CLOSE, client::close_body, process::Process};
+use common::{Client, Metrics, client::CLOSE, client::close_body, process::Process};
 use rustix::process::Signal;
 
 #[test]
@@ -52,6 +52,8 @@ fn nobody_new_gets_in() {
     let mut process = Process::start(&["--drain-timeout=20s", "--close-timeout=20s"]);
     let mut staying = Client::to(process.address).upgraded("/ws/t");
     let mut waiting = Client::to(process.address);
+    // Who has said nothing at all is still the kernel's.
+    Metrics::asked_on(&mut waiting);
     process.signal(Signal::TERM);
     // This one does not answer, so the drain goes on.
     assert_eq!(staying.close_frame().0, Some(1001));

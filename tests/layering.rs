@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// The only files with unsafe code.
-const UNSAFE: &[&str] = &["broker/log/segment.rs"];
+const UNSAFE: &[&str] = &["broker/log/segment.rs", "engine/driver/listener.rs"];
 
 /// A source text without comments and the contents of literals, so that prose does not count.
 fn code(source: &str) -> String {
@@ -191,8 +191,9 @@ fn every_layer_is_declared_and_every_file_belongs_to_one() {
 
 #[test]
 fn unsafe_code_is_where_it_is_said_to_be() {
-    let found: Vec<_> =
+    let mut found: Vec<_> =
         sources().into_iter().filter(|(_, source)| has_unsafe(source)).map(|(file, _)| file).collect();
+    found.sort();
     assert_eq!(found, UNSAFE);
 }
 

@@ -75,7 +75,8 @@ impl<D: Driver> Worker<D> {
                     break;
                 }
                 (Received::Failed(_), _) => {
-                    self.end(slot, End::Reset, Why::Reset);
+                    // There is nothing left to reset.
+                    self.end(slot, End::Close, Why::Reset);
                     break;
                 }
             };
