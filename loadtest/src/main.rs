@@ -11,9 +11,12 @@
 //!        stamp        schedule                   what is sent, and when
 //!        wire                                    frames
 //!        report ──▶ proc                         figures, CPU, memory
+//!
+//! cli ──▶ bare                                   a server to compare others with
 //! ```
 
 mod accounting;
+mod bare;
 mod cli;
 mod client;
 mod echo;
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Idle(args) => print(idle::measure(&args), &args.common),
         Command::Handshakes(args) => print(handshakes::measure(&args), &args.common),
         Command::Topics(args) => print(topics::measure(&args), &args.common),
+        Command::Bare(args) => bare::run(&args).map(|never| match never {}),
     };
     match outcome {
         Ok(Verdict::Valid) => ExitCode::SUCCESS,
