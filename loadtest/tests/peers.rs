@@ -11,7 +11,7 @@ use toml::{Table, Value};
 /// What every peer has.
 const REQUIRED: [&str; 6] = ["about", "install", "requires", "version", "start", "options"];
 /// One for each kind of scenario that the peer can do.
-const SECTIONS: [&str; 4] = ["fanout", "echo", "idle", "handshakes"];
+const SECTIONS: [&str; 5] = ["fanout", "echo", "idle", "handshakes", "topics"];
 /// What the tool fills in when it starts a peer.
 const OF_THE_RUN: [&str; 5] = ["port", "peers", "peer", "scratch", "bin"];
 /// What a scenario fills in besides.
