@@ -8,7 +8,8 @@ cd "$3"
 
 export HOST=127.0.0.1
 export PORT="$1"
-export RUST_LOG=error
+# Even as errors it logs each client that resets its connection, as a load generator does.
+export RUST_LOG=off
 export TOKIO_WORKER_THREADS=1
 export CLEANUP_WORKER_THREADS=1
 export SHUTDOWN_GRACE_PERIOD=0
@@ -19,7 +20,8 @@ export ADAPTER_DRIVER=local
 export CACHE_DRIVER=memory
 export QUEUE_DRIVER=memory
 export WEBSOCKET_COMPRESSION=disabled
-export WEBSOCKET_MAX_MESSAGES=1000000
+# It reserves room for all of them with each connection.
+export WEBSOCKET_MAX_MESSAGES=5000
 export WEBSOCKET_MAX_BYTES=1073741824
 export WEBSOCKET_MAX_BACKPRESSURE=1073741824
 export SOCKUDO_DEFAULT_APP_ID=app-id
