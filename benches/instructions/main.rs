@@ -4,6 +4,7 @@
 //! `scripts/instructions` is how it is called; it knows whether the counts of this machine can be compared at all.
 //!
 //! - `cases`, `topics`: what is counted;
+//! - `peers`: what others take for the same, which has no baseline;
 //! - `meter`: between which two moments, and per what;
 //! - `callgrind`: one case under valgrind;
 //! - `baseline`: the committed counts, and the table.
@@ -18,6 +19,9 @@ mod baseline;
 mod callgrind;
 mod cases;
 mod meter;
+mod peers;
+#[path = "../peers/readers.rs"]
+mod readers;
 mod topics;
 
 use std::process::ExitCode;
@@ -35,6 +39,8 @@ struct Arguments {
     update: Option<String>,
     /// Print the counts beside the baseline, but judge nothing.
     print_only: bool,
+    /// Count what others take beside us instead.
+    peers: bool,
     /// Only cases whose names contain this.
     filter: String,
 }
@@ -48,12 +54,13 @@ impl Arguments {
             match argument.as_str() {
                 "--case" => parsed.case = Some(value()?),
                 "--update" => parsed.update = Some(value()?),
+                "--peers" => parsed.peers = true,
                 "--print-only" => parsed.print_only = true,
                 // Cargo says so.
                 "--bench" => {}
                 option if option.starts_with('-') => {
                     return Err(format!(
-                        "unknown option {option}; there are --print-only, --update TOOLS, --case NAME, and a part of a name"
+                        "unknown option {option}; there are --peers, --print-only, --update TOOLS, --case NAME, and a part of a name"
                     ));
                 }
                 part => parsed.filter = part.to_owned(),
@@ -77,17 +84,23 @@ fn main() -> ExitCode {
 /// False: something has become dearer.
 fn run(arguments: &Arguments) -> Result<bool, String> {
     if let Some(name) = &arguments.case {
-        let case = CASES.iter().find(|case| case.name == name).ok_or(format!("there is no case {name}"))?;
+        let mut all = CASES.iter().chain(peers::CASES);
+        let case = all.find(|case| case.name == name).ok_or(format!("there is no case {name}"))?;
         let mut meter = Meter::default();
         (case.run)(&mut meter);
         meter.report();
         return Ok(true);
     }
-    let cases: Vec<&Case> = CASES.iter().filter(|case| case.name.contains(&arguments.filter)).collect();
+    let list = if arguments.peers { peers::CASES } else { CASES };
+    let cases: Vec<&Case> = list.iter().filter(|case| case.name.contains(&arguments.filter)).collect();
     if cases.is_empty() {
         return Err(format!("no case's name contains {}", arguments.filter));
     }
     let counts = callgrind::count(&cases)?;
+    if arguments.peers {
+        peers::print(&counts);
+        return Ok(true);
+    }
     let mut baseline = Baseline::read()?;
     let all = cases.len() == CASES.len();
     if let Some(tools) = &arguments.update {

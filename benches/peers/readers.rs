@@ -1,49 +1,51 @@
 //! Reading frames beside what others read them with: tungstenite and fastwebsockets, on the same bytes.
 //!
 //! A reader gets a client's burst of frames (one, or 64 small ones) from a stream in memory, which copies it as a kernel
-//! would; then it gives the messages, one by one. What is timed is a burst, from the copy to the last message dropped.
+//! would; then it gives the messages, one by one. What is measured is a burst, from the copy to the last message dropped:
+//! timed by this directory's bench, counted in instructions by `scripts/instructions --peers`.
 //!
 //! All three unmask every payload, check that text is UTF-8, and give the payload in one piece. Beyond that
 //! - **ours** writes the server's header over the client's, so that what it gives can be sent as it is. Payloads below
 //!   32 KiB are lent; larger ones are given away with the receive buffer's memory, and a new buffer is filled with zeros.
 //!   The loop around it is the worker's (`engine/receive.rs`) with nothing else of the worker;
 //! - **tungstenite** gives payloads away (`Bytes`, counted references), joins fragments and answers control frames, as
-//!   [`WebSocket`] does; its buffer of 128 KiB is filled with zeros before each read. It unmasks in words of 4 bytes and
-//!   validates with the standard library;
+//!   [`WebSocket`] does; the free part of its buffer is filled with zeros before each read. That part is 8 KiB here: with the 128 KiB
+//!   of its default a read costs about a microsecond more. It unmasks in words of 4 bytes and validates with the
+//!   standard library;
 //! - **fastwebsockets** gives frames away (`BytesMut`) and does not join fragments, which its `FragmentCollector` would;
-//!   it unmasks in words of 4 bytes and validates text with simdutf8 where a `simd` feature is on (as here: its default),
-//!   as we do. Its futures are always ready and polled by hand: there is no runtime in the figures.
+//!   it unmasks in words of 4 bytes and validates text with simdutf8 (its
+//!   default feature), as we do. Its futures are always ready and polled by hand: there is no runtime in the figures.
 //!
 //! Limits are set to the same 1 MiB per message.
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-
 use std::{
     future::Future,
-    hint::black_box,
     io::{self, Read, Write},
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use bytes::BytesMut;
-use criterion::{
-    BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
-};
 use stentor::protocol::ws::{Event, Inbox, Limits, Reader};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
-use common::client::{BINARY, TEXT, frame};
-
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// What fastwebsockets begins with, and tungstenite gets.
+const READ_BYTES: usize = 8 << 10;
+
 /// A client that sends the same burst again and again. No read gets more than the rest of one.
-struct Client<'a> {
+pub struct Client<'a> {
     burst: &'a [u8],
     at: usize,
+}
+
+impl<'a> Client<'a> {
+    /// Nothing has been sent yet.
+    pub fn new(burst: &'a [u8]) -> Client<'a> {
+        Client { burst, at: 0 }
+    }
 }
 
 impl Read for Client<'_> {
@@ -96,23 +98,28 @@ impl AsyncWrite for Client<'_> {
     }
 }
 
+/// tungstenite's reader.
+pub type Tungstenite<'a> = WebSocket<Client<'a>>;
+
+/// fastwebsockets' reader.
+pub type Fastwebsockets<'a> = fastwebsockets::WebSocket<Client<'a>>;
+
 /// What reads a client's frames.
-trait Peer<'a> {
-    const NAME: &'static str;
+pub trait Peer<'a> {
+    /// Waits for its client's first frame.
     fn new(client: Client<'a>) -> Self;
     /// Reads so many messages and shows each payload.
     fn read(&mut self, messages: usize, each: impl FnMut(&[u8]));
 }
 
-struct Ours<'a> {
+/// This project's reader.
+pub struct Ours<'a> {
     client: Client<'a>,
     reader: Reader,
     receive: BytesMut,
 }
 
 impl<'a> Peer<'a> for Ours<'a> {
-    const NAME: &'static str = "stentor";
-
     fn new(client: Client<'a>) -> Self {
         Ours { client, reader: Reader::default(), receive: BytesMut::new() }
     }
@@ -149,11 +156,10 @@ impl<'a> Peer<'a> for Ours<'a> {
     }
 }
 
-impl<'a> Peer<'a> for WebSocket<Client<'a>> {
-    const NAME: &'static str = "tungstenite";
-
+impl<'a> Peer<'a> for Tungstenite<'a> {
     fn new(client: Client<'a>) -> Self {
         let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
         WebSocket::from_raw_socket(client, Role::Server, Some(config))
@@ -170,9 +176,7 @@ impl<'a> Peer<'a> for WebSocket<Client<'a>> {
     }
 }
 
-impl<'a> Peer<'a> for fastwebsockets::WebSocket<Client<'a>> {
-    const NAME: &'static str = "fastwebsockets";
-
+impl<'a> Peer<'a> for Fastwebsockets<'a> {
     fn new(client: Client<'a>) -> Self {
         let mut socket = Self::after_handshake(client, fastwebsockets::Role::Server);
         socket.set_max_message_size(MESSAGE_BYTES_MAX);
@@ -189,72 +193,3 @@ impl<'a> Peer<'a> for fastwebsockets::WebSocket<Client<'a>> {
         assert!(ready.is_ready(), "memory is");
     }
 }
-
-fn read<'a, P: Peer<'a>>(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    burst: &'a [u8],
-    messages: usize,
-    payload: &[u8],
-) {
-    group.bench_function(P::NAME, |bencher| {
-        let mut peer = P::new(Client { burst, at: 0 });
-        let mut good = 0;
-        // Several bursts: buffers may begin anew.
-        peer.read(100 * messages, |bytes| good += usize::from(bytes == payload));
-        assert_eq!(good, 100 * messages);
-        bencher.iter(|| peer.read(messages, |bytes| _ = black_box(bytes)));
-    });
-}
-
-/// A burst of each length, as text (two bytes per character, then ASCII) and as binary.
-fn reading(criterion: &mut Criterion) {
-    for (len, messages) in [(16, 1), (64, 1), (1024, 1), (16 << 10, 1), (64 << 10, 1), (16, 64), (64, 64)] {
-        let russian: String = "Привет".chars().cycle().take(len / 2).collect();
-        let ascii = "a".repeat(len);
-        for (name, first, payload) in [
-            ("text", TEXT, russian.as_bytes()),
-            ("ascii", TEXT, ascii.as_bytes()),
-            ("binary", BINARY, ascii.as_bytes()),
-        ] {
-            let times = if messages > 1 { format!("x{messages}") } else { String::new() };
-            let burst = frame(first, payload).repeat(messages);
-            let mut group = criterion.benchmark_group(format!("read_{name}/{len}{times}"));
-            group.throughput(Throughput::Elements(messages as u64));
-            read::<Ours<'_>>(&mut group, &burst, messages, payload);
-            read::<WebSocket<Client<'_>>>(&mut group, &burst, messages, payload);
-            read::<fastwebsockets::WebSocket<Client<'_>>>(&mut group, &burst, messages, payload);
-            group.finish();
-        }
-    }
-}
-
-/// In place. tungstenite's function is not public; fastwebsockets has taken over its source.
-fn unmasking(criterion: &mut Criterion) {
-    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-    type Unmask = fn(&mut [u8], [u8; 4]);
-    let ours: Unmask = |bytes, mask| stentor::protocol::ws::unmask(bytes, mask, 0);
-    for len in [16, 64, 1024, 16 << 10, 64 << 10] {
-        let mut group = criterion.benchmark_group(format!("unmask/{len}"));
-        group.throughput(Throughput::Bytes(len as u64));
-        for (name, unmask) in [("stentor", ours), ("fastwebsockets", fastwebsockets::unmask)] {
-            // Where a frame's payload lies: behind a header of 6 to 14 bytes.
-            let mut buffer = vec![0x5a; len + 6];
-            unmask(&mut buffer[6..], MASK);
-            assert!(buffer[6..].iter().enumerate().all(|(i, byte)| *byte == 0x5a ^ MASK[i % 4]));
-            group.bench_function(name, |bencher| {
-                bencher.iter(|| unmask(black_box(&mut buffer[6..]), black_box(MASK)));
-            });
-        }
-        group.finish();
-    }
-}
-
-criterion_group!(
-    name = benches;
-    config = Criterion::default()
-        .sample_size(30)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1));
-    targets = reading, unmasking
-);
-criterion_main!(benches);
