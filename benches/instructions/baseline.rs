@@ -62,9 +62,9 @@ impl Baseline {
         fs::write(PATH, text).map_err(|error| format!("{PATH}: {error}"))
     }
 
-    /// Prints all counts beside their baseline. False if one is dearer than it may be, or has none, or if of all
-    /// cases one that has a baseline is gone.
-    pub fn compare(&self, counts: &[Count], all: bool) -> bool {
+    /// Prints all counts beside their baseline. Gives those that are dearer than they may be or have none, and, if
+    /// these are `all` counts, baselines of which the case is gone.
+    pub fn compare(&self, counts: &[Count], all: bool) -> Vec<String> {
         println!("baseline: {}\n", self.measured_with);
         println!("| {:<28} | {:<31} | {:>10} | {:>10} | {:>7} |", "case", "what", "now", "baseline", "");
         println!("| {:-<28} | {:-<31} | {:->9}: | {:->9}: | {:->6}: |", "", "", "", "", "");
@@ -96,13 +96,7 @@ impl Baseline {
             complaints.extend(gone.map(|name| format!("{name} has a baseline and is not counted any more")));
         }
         println!();
-        complaints.iter().for_each(|complaint| println!("DEARER OR NEW: {complaint}"));
-        if !complaints.is_empty() {
-            println!(
-                "If that is as it should be: scripts/instructions --update, and commit the baseline with the reason."
-            );
-        }
-        complaints.is_empty()
+        complaints
     }
 }
 

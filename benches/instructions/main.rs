@@ -106,6 +106,13 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     if let Some(tools) = &arguments.update {
         baseline.update(&counts, tools, all)?;
     }
-    let good = baseline.compare(&counts, all);
-    Ok(good || arguments.print_only)
+    let complaints = baseline.compare(&counts, all);
+    if complaints.is_empty() || arguments.print_only {
+        return Ok(true);
+    }
+    complaints.iter().for_each(|complaint| println!("FAILED: {complaint}"));
+    println!(
+        "If that is as it should be: scripts/instructions --update, and commit the baseline with the reason."
+    );
+    Ok(false)
 }
