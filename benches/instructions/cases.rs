@@ -127,7 +127,7 @@ fn echo(meter: &mut Meter) {
     let mut world = World::new(1, Personality::Readiness, &config);
     let client = world.connect(0, "/echo");
     let payload = [b'a'; 64];
-    answered(meter, &mut world, client, &frame(TEXT, &payload), server_frame(TEXT, &payload));
+    answered(meter, &mut world, client, &frame(TEXT, &payload), &server_frame(TEXT, &payload));
 }
 
 /// A client's ping, and the pong.
@@ -135,13 +135,13 @@ fn ping_pong(meter: &mut Meter) {
     let mut world = World::new(1, Personality::Readiness, &Config::default());
     let client = world.connect(0, "/ws/t");
     let payload = [b'a'; 64];
-    answered(meter, &mut world, client, &frame(PING, &payload), server_frame(PONG, &payload));
+    answered(meter, &mut world, client, &frame(PING, &payload), &server_frame(PONG, &payload));
 }
 
-fn answered(meter: &mut Meter, world: &mut World, client: SocketId, bytes: &[u8], answer: Vec<u8>) {
+fn answered(meter: &mut Meter, world: &mut World, client: SocketId, bytes: &[u8], answer: &[u8]) {
     rounds(meter, world, 100, 1, |world| {
         world.net.write(client, bytes);
-        let answer = answer.clone();
+        let answer = answer.to_vec();
         Box::new(move |world| assert_eq!(world.net.read(client, usize::MAX), answer))
     });
 }

@@ -35,6 +35,7 @@ cases! {
 }
 
 /// What is in the frames; the names are those of the cases.
+#[derive(Clone, Copy)]
 #[expect(non_camel_case_types, reason = "they are printed")]
 enum Kind {
     /// Two bytes per character.
