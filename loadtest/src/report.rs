@@ -107,7 +107,7 @@ pub(crate) struct Report<F> {
     pub(crate) seconds: f64,
     /// The scenario's own.
     pub(crate) figures: F,
-    /// What the server used, if `--server-pid` was given.
+    /// What the server's process and its descendants used, if `--server-pid` was given.
     pub(crate) server: Option<ServerUse>,
     /// What this process used.
     pub(crate) generator: GeneratorUse,
@@ -363,7 +363,7 @@ impl Watch {
             .collect();
         let total = (b.machine.total - a.machine.total).max(1) as f64;
         let machine = MachineUse {
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            cpus: b.machine.cpus,
             busy: (b.machine.busy - a.machine.busy) as f64 / total,
             steal: (b.machine.steal - a.machine.steal) as f64 / total,
             tcp_memory_bytes: proc::tcp_memory_bytes(),
