@@ -2,11 +2,13 @@
 //!
 //! Flags that only make sense together are checked by each command before it opens a socket.
 
+use std::fmt;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::Target;
+use crate::compare::args::{CompareArgs, LimitArgs};
 use crate::failure::Failure;
 use crate::poller::{DIALS_MAX, Ramp};
 use crate::url::Url;
@@ -39,6 +41,10 @@ pub(crate) enum Command {
     Handshakes(HandshakesArgs),
     /// Publish one message to each of very many topics.
     Topics(TopicsArgs),
+    /// Run servers through the same scenarios, interleaved and repeated.
+    Compare(CompareArgs),
+    /// Compare a server with the bare server: with what the machine asks for a delivery.
+    Limit(LimitArgs),
 }
 
 /// Flags that every command has.
@@ -119,6 +125,12 @@ pub(crate) struct FanoutArgs {
     /// Further connections that subscribe and never read. They are not accounted for
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
     pub(crate) stuck: u32,
+    /// Further connections that subscribe and read slowly. They are not accounted for
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
+    pub(crate) slow_readers: u32,
+    /// What each of --slow-readers reads
+    #[arg(long, value_name = "BYTES", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) slow_bytes_per_second: u32,
     /// Connections that publish [default: one per topic]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) publishers: Option<u32>,
@@ -249,7 +261,26 @@ pub(crate) struct TopicsArgs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CpuList(Vec<usize>);
 
-fn parse_cpus(text: &str) -> Result<CpuList, String> {
+impl CpuList {
+    /// A list of one.
+    pub(crate) fn one(cpu: usize) -> Self {
+        Self(vec![cpu])
+    }
+
+    /// Their numbers, in the order given.
+    pub(crate) fn numbers(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl fmt::Display for CpuList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&numbers.join(","))
+    }
+}
+
+pub(crate) fn parse_cpus(text: &str) -> Result<CpuList, String> {
     let mut cpus = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -261,7 +292,7 @@ fn parse_cpus(text: &str) -> Result<CpuList, String> {
     Ok(CpuList(cpus))
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let seconds_per_unit = match unit {
@@ -290,7 +321,7 @@ fn parse_not_negative(text: &str) -> Result<f64, String> {
     if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("must be 0 or more".into()) }
 }
 
-fn parse_positive(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_positive(text: &str) -> Result<f64, String> {
     match parse_not_negative(text)? {
         0.0 => Err("must be more than 0".into()),
         number => Ok(number),

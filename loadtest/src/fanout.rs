@@ -1,8 +1,8 @@
 //! `fanout`: publishers, subscribers, and every message accounted for.
 //!
 //! Owns the plan (who subscribes to what, on which thread), the phases, and the verdict. `subscribers` is what a
-//! receiving thread does, `publishers` the publishing one, `stuck` the one whose connections never read, `completion`
-//! how they know that a message is done.
+//! receiving thread does, `publishers` the publishing one, `stuck` the one whose connections never read or slowly,
+//! `completion` how they know that a message is done.
 //!
 //! Phases: connect all → settle → warm up → measure → drain. Messages are accounted for from the first to the
 //! last; figures are of messages due in the measurement, and rates of what arrived during it.
@@ -36,6 +36,7 @@ struct Plan {
     subscribers: usize,
     publishers: usize,
     stuck: usize,
+    slow_readers: usize,
     topics: usize,
     threads: usize,
     schedule: Schedule,
@@ -56,8 +57,8 @@ impl Plan {
                 "{topics} topics need at least as many --publishers ({publishers}) and --subscribers ({subscribers})"
             )));
         }
-        let stuck = args.stuck as usize;
-        ensure_files(subscribers + publishers + stuck)?;
+        let (stuck, slow_readers) = (args.stuck as usize, args.slow_readers as usize);
+        ensure_files(subscribers + publishers + stuck + slow_readers)?;
         let schedule = match args.rate {
             Some(rate) => Schedule::Open { rate },
             None => Schedule::Closed { outstanding: u64::from(args.outstanding.unwrap_or(1)) },
@@ -69,6 +70,7 @@ impl Plan {
             subscribers,
             publishers,
             stuck,
+            slow_readers,
             topics,
             threads,
             schedule,
@@ -215,12 +217,12 @@ pub(crate) fn measure(args: &FanoutArgs) -> Result<Report<Fanout>, Failure> {
         (measured, received, published, sticking.join().expect("the thread that never reads panicked"))
     });
     shared.control.outcome()?;
-    let (Some(measured), Some(received), Some(published), Some(stuck_closed)) =
+    let (Some(measured), Some(received), Some(published), Some(closed_beside)) =
         (measured, received, published, stuck)
     else {
         unreachable!("a thread that ends without an outcome leaves a failure");
     };
-    Ok(report(shared, measured, &received, &published, stuck_closed))
+    Ok(report(shared, measured, &received, &published, closed_beside))
 }
 
 /// What the main thread measured.
@@ -302,6 +304,8 @@ pub(crate) struct Fanout {
     closed: u64,
     stuck: usize,
     stuck_closed: u64,
+    slow_readers: usize,
+    slow_closed: u64,
     unsent: u64,
     pings: u64,
     deliveries_per_second: f64,
@@ -341,6 +345,11 @@ impl Figures for Fanout {
         if self.stuck > 0 {
             let text = format!("{} that never read, {} of them were closed", self.stuck, self.stuck_closed);
             lines.push(("stuck", text));
+        }
+        if self.slow_readers > 0 {
+            let text =
+                format!("{} that read slowly, {} of them were closed", self.slow_readers, self.slow_closed);
+            lines.push(("slow", text));
         }
         if let Some(us) = self.server_cpu_us_per_delivery {
             lines.push(("server CPU", format!("{us:.3} µs per delivery")));
@@ -384,7 +393,7 @@ fn report(
     measured: Measured,
     received: &[subscribers::Outcome],
     published: &publishers::Outcome,
-    stuck_closed: u64,
+    closed_beside: stuck::Closed,
 ) -> Report<Fanout> {
     let plan = &shared.plan;
     let Measured { usage, before, after, drained } = measured;
@@ -483,7 +492,9 @@ fn report(
         corrupt,
         closed,
         stuck: plan.stuck,
-        stuck_closed,
+        stuck_closed: closed_beside.stuck,
+        slow_readers: plan.slow_readers,
+        slow_closed: closed_beside.slow,
         unsent: published.unsent,
         pings: sum(|outcome| outcome.pings),
         deliveries_per_second: deliveries / usage.seconds,

@@ -3,7 +3,9 @@
 //! It depends on none of the server's code, so that a defect of the server cannot hide in its measuring tool.
 //!
 //! ```text
-//! cli ──▶ fanout echo idle handshakes topics     one scenario each
+//! cli ──▶ compare                                servers × scenarios × rounds: calls the commands below
+//!           ▼
+//!         fanout echo idle handshakes topics     one load each
 //!           │            │
 //!           │         harness                    phases, threads, progress
 //!           ▼            ▼
@@ -16,6 +18,7 @@
 mod accounting;
 mod cli;
 mod client;
+mod compare;
 mod echo;
 mod failure;
 mod fanout;
@@ -46,6 +49,8 @@ fn main() -> ExitCode {
         Command::Idle(args) => print(idle::measure(&args), &args.common),
         Command::Handshakes(args) => print(handshakes::measure(&args), &args.common),
         Command::Topics(args) => print(topics::measure(&args), &args.common),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Limit(args) => compare::limit(&args),
     };
     match outcome {
         Ok(Verdict::Valid) => ExitCode::SUCCESS,

@@ -1,8 +1,10 @@
-//! Connections that subscribe and never read, so that it shows what they cost those beside them.
+//! Connections that subscribe and never read, or slowly, so that it shows what they cost those beside them.
 //!
-//! They have the smallest receive buffers that the system gives, answer no pings and are not accounted for. When
-//! all else is over they are read once, to see which of them the server had closed.
+//! They have the smallest receive buffers that the system gives and are not accounted for. When all else is over
+//! they are read once, to see which of them the server had closed. The stuck come first, then the slow: a slow reader
+//! gets an allowance a few times a second, and reads and answers pings until it is used up.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -11,18 +13,32 @@ use super::Shared;
 use crate::failure::Failure;
 use crate::harness::PATIENCE;
 use crate::poller::{Handler, Opened, Poller, RECEIVE_BYTES, Received, receive};
-use crate::wire::{Opcode, Sink, Walker};
+use crate::wire::{Opcode, Sink, Walker, append_frame};
 
 /// How long to read in the end, and how long nothing may come before it is taken to be over.
 const READ: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_millis(200);
 
-/// Opens the connections, leaves them alone until the run is stopped, and gives how many were closed.
-pub(super) fn run(shared: &Shared) -> Result<u64, Failure> {
+/// How often a slow reader gets its allowance.
+const SIP: Duration = Duration::from_millis(100);
+
+/// How many of them the server had closed by the end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Closed {
+    /// Of those that never read.
+    pub(super) stuck: u64,
+    /// Of those that read slowly.
+    pub(super) slow: u64,
+}
+
+/// Opens the connections, leaves them alone or reads slowly until the run is stopped, and gives how many were
+/// closed.
+pub(super) fn run(shared: &Shared) -> Result<Closed, Failure> {
     let plan = &shared.plan;
-    if plan.stuck == 0 {
+    let all = plan.stuck + plan.slow_readers;
+    if all == 0 {
         shared.control.ready();
-        return Ok(0);
+        return Ok(Closed::default());
     }
     plan.args.common.pin_thread(plan.threads + 1)?;
     shared.watch.enrol("stuck");
@@ -34,20 +50,28 @@ pub(super) fn run(shared: &Shared) -> Result<u64, Failure> {
         buffer: vec![0; RECEIVE_BYTES],
         reads: false,
         heard: Instant::now(),
-        closed: 0,
+        stuck: plan.stuck,
+        closed: Closed::default(),
     };
+    let bytes_per_second = f64::from(plan.args.slow_bytes_per_second);
+    let mut sipped = Instant::now();
     let mut announced = false;
     while !shared.control.stopped() {
-        while crowd.connections.len() < plan.stuck && ramp.allowed(poller.dialling()) > 0 {
+        while crowd.connections.len() < all && ramp.allowed(poller.dialling()) > 0 {
             let id = crowd.connections.len();
             poller
                 .dial(id, &plan.request_target(plan.topic_of_subscriber(id), &plan.args.subscriber_query))?;
             crowd.connections.push(Connection::default());
             ramp.count();
         }
-        if !announced && crowd.opened == plan.stuck {
+        if !announced && crowd.opened == all {
             announced = true;
             shared.control.ready();
+        }
+        if sipped.elapsed() >= SIP {
+            let allowed = bytes_per_second * sipped.elapsed().as_secs_f64();
+            sipped = Instant::now();
+            (plan.stuck..crowd.connections.len()).for_each(|token| crowd.sip(token, allowed));
         }
         poller.turn(&mut crowd, if announced { PATIENCE } else { Duration::from_millis(1) })?;
     }
@@ -69,7 +93,9 @@ struct Crowd {
     reads: bool,
     /// When something was last read.
     heard: Instant,
-    closed: u64,
+    /// Tokens below are stuck, the others slow.
+    stuck: usize,
+    closed: Closed,
 }
 
 #[derive(Default)]
@@ -78,6 +104,8 @@ struct Connection {
     walker: Walker,
     /// What came behind the response head.
     rest: Vec<u8>,
+    /// Bytes that a slow reader may read now.
+    allowance: f64,
 }
 
 impl Handler for Crowd {
@@ -91,6 +119,8 @@ impl Handler for Crowd {
     fn ready(&mut self, token: usize) -> Result<(), Failure> {
         if self.reads {
             self.read(token);
+        } else if token >= self.stuck {
+            self.read_allowed(token);
         }
         Ok(())
     }
@@ -99,34 +129,72 @@ impl Handler for Crowd {
 impl Crowd {
     /// Reads what there is of one connection.
     fn read(&mut self, token: usize) {
-        let Connection { stream, walker, rest } = &mut self.connections[token];
-        let mut end = Closing(false);
+        self.connections[token].allowance = f64::INFINITY;
+        self.read_allowed(token);
+    }
+
+    /// Reads of one connection, `bytes` until the next time.
+    fn sip(&mut self, token: usize, bytes: f64) {
+        let connection = &mut self.connections[token];
+        if connection.stream.is_some() {
+            // What was not there to be read is not made up for later.
+            connection.allowance = bytes + connection.allowance.fract();
+            self.read_allowed(token);
+        }
+    }
+
+    /// Reads of one connection what is there and allowed.
+    fn read_allowed(&mut self, token: usize) {
+        let Connection { stream, walker, rest, allowance } = &mut self.connections[token];
+        let mut sink = Answers { pongs: Vec::new(), closed: false };
         // What a server sends that breaks the protocol is a matter of those who are accounted for.
-        let _ = walker.feed(&std::mem::take(rest), &mut end);
+        let _ = walker.feed(&std::mem::take(rest), &mut sink);
         while let Some(open) = stream {
-            match receive(open, &mut self.buffer) {
+            let len = allowance.min(self.buffer.len() as f64) as usize;
+            if len == 0 {
+                break;
+            }
+            match receive(open, &mut self.buffer[..len]) {
                 Received::Bytes { len, .. } => {
+                    *allowance -= len as f64;
                     self.heard = Instant::now();
-                    let _ = walker.feed(&self.buffer[..len], &mut end);
+                    let _ = walker.feed(&self.buffer[..len], &mut sink);
+                    if token >= self.stuck && open.write_all(&std::mem::take(&mut sink.pongs)).is_err() {
+                        sink.closed = true;
+                    }
                 }
                 Received::WouldBlock => break,
-                Received::End(_) => end.0 = true,
+                Received::End(_) => sink.closed = true,
             }
-            if end.0 {
+            if sink.closed {
                 *stream = None;
-                self.closed += 1;
+                if token < self.stuck {
+                    self.closed.stuck += 1;
+                } else {
+                    self.closed.slow += 1;
+                }
             }
         }
     }
 }
 
-/// Whether a close frame came.
-struct Closing(bool);
+/// What a connection would say to what came.
+struct Answers {
+    pongs: Vec<u8>,
+    /// A close frame came.
+    closed: bool,
+}
 
-impl Sink for Closing {
+impl Sink for Answers {
     fn data(&mut self, _at: u64, _bytes: &[u8], _end: bool) {}
 
-    fn control(&mut self, opcode: Opcode, _payload: &[u8]) {
-        self.0 |= opcode == Opcode::Close;
+    fn control(&mut self, opcode: Opcode, payload: &[u8]) {
+        match opcode {
+            Opcode::Ping => {
+                append_frame(&mut self.pongs, Opcode::Pong, fastrand::u32(..).to_ne_bytes(), &[payload])
+            }
+            Opcode::Close => self.closed = true,
+            _ => {}
+        }
     }
 }

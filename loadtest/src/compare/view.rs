@@ -1,0 +1,79 @@
+//! What is seen while it runs: on a terminal a heading above the run's own line, otherwise a line for each run.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use super::plan::{Plan, Run};
+use super::run::Outcome;
+
+/// Progress through all runs.
+pub(super) struct View {
+    began: Instant,
+    /// How long each run takes by its flags: what is left is extrapolated by it.
+    nominal: Vec<Duration>,
+    done: usize,
+    terminal: bool,
+}
+
+impl View {
+    /// Before the first run.
+    pub(super) fn new(plan: &Plan, runs: &[Run]) -> Self {
+        let nominal = runs.iter().map(|run| plan.scenario_of(run.variant).nominal()).collect();
+        Self { began: Instant::now(), nominal, done: 0, terminal: io::stderr().is_terminal() }
+    }
+
+    /// A run begins.
+    pub(super) fn begins(&self, plan: &Plan, run: Run) {
+        if self.terminal {
+            let left = left(self.began.elapsed(), &self.nominal, self.done);
+            eprintln!("{} · run {} of {}{left}", place(plan, run), self.done + 1, self.nominal.len());
+        }
+    }
+
+    /// It has ended. On a terminal the heading goes, and only what went wrong stays.
+    pub(super) fn ended(&mut self, plan: &Plan, run: Run, outcome: &Outcome) {
+        self.done += 1;
+        if self.terminal {
+            // Up by the heading's line, and erase it (ECMA-48).
+            let _ = write!(io::stderr(), "\x1b[1A\x1b[2K\r");
+        }
+        let wrong = outcome.wrong();
+        if !self.terminal || wrong.is_some() {
+            let how = wrong.as_deref().unwrap_or("valid");
+            eprintln!("{} · run {} of {} · {how}", place(plan, run), self.done, self.nominal.len());
+        }
+    }
+}
+
+/// `round 3/7 · one-topic outstanding=8 · bun`
+fn place(plan: &Plan, run: Run) -> String {
+    let peer = &plan.peers[run.peer].peer.name;
+    format!("round {}/{} · {} · {peer}", run.round, plan.rounds, plan.title(run.variant))
+}
+
+/// ` · about 6 min left`
+fn left(elapsed: Duration, nominal: &[Duration], done: usize) -> String {
+    let (past, to_come) = nominal.split_at(done);
+    let past: Duration = past.iter().sum();
+    let to_come: Duration = to_come.iter().sum();
+    let slower = if past.is_zero() { 1.0 } else { elapsed.as_secs_f64() / past.as_secs_f64() };
+    let seconds = to_come.as_secs_f64() * slower;
+    if seconds < 90.0 {
+        format!(" · about {seconds:.0} s left")
+    } else {
+        format!(" · about {:.0} min left", seconds / 60.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_extrapolated() {
+        let seconds = |list: &[u64]| list.iter().copied().map(Duration::from_secs).collect::<Vec<_>>();
+        let nominal = seconds(&[10, 20, 100]);
+        assert_eq!(left(Duration::ZERO, &nominal, 0), " · about 2 min left");
+        assert_eq!(left(Duration::from_secs(15), &nominal, 2), " · about 50 s left");
+    }
+}
