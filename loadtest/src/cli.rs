@@ -78,6 +78,11 @@ pub(crate) struct Common {
 }
 
 impl Common {
+    /// The server's URL as typed.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The server, resolved.
     pub(crate) fn target(&self) -> Result<Target, Failure> {
         let url = Url::parse(&self.url).map_err(|what| Failure::Usage(format!("--url {what}")))?;

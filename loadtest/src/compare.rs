@@ -124,7 +124,7 @@ fn carry_out(mut plan: Plan, series: &Series) -> Result<Verdict, Failure> {
     let mut view = view::View::new(&plan, &order);
     for (n, run) in order.iter().enumerate() {
         view.begins(&plan, *run);
-        let outcome = run::run(&plan, *run);
+        let outcome = run::run(&plan, *run, &view.screen);
         view.ended(&plan, *run, &outcome);
         runs.push((*run, outcome));
         let round_over = order.get(n + 1).is_none_or(|next| next.round > run.round);
@@ -134,6 +134,7 @@ fn carry_out(mut plan: Plan, series: &Series) -> Result<Verdict, Failure> {
             write(file, &document(&plan, &environment, &runs))?;
         }
     }
+    drop(view);
     let to_stdout = series.json == Some(PathBuf::from("-"));
     let text = summary(&plan, &environment, &runs);
     let printed = if to_stdout {

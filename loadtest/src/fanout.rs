@@ -23,7 +23,7 @@ use crate::accounting::Totals;
 use crate::cli::FanoutArgs;
 use crate::client::Target;
 use crate::failure::Failure;
-use crate::harness::{Control, LiveRate, Progress};
+use crate::harness::{Control, LiveRate, LiveServer, Screen, nothing};
 use crate::proc::ensure_files;
 use crate::report::{Distribution, Figures, Report, Usage, Watch, bytes, merge, micros, quantity};
 use crate::schedule::Schedule;
@@ -185,7 +185,7 @@ impl Shared {
 }
 
 /// Runs the scenario; the report says whether its figures count.
-pub(crate) fn measure(args: &FanoutArgs) -> Result<Report<Fanout>, Failure> {
+pub(crate) fn measure(args: &FanoutArgs, screen: &Screen) -> Result<Report<Fanout>, Failure> {
     let plan = Plan::new(args)?;
     let shared = Shared {
         target: plan.target.clone(),
@@ -209,7 +209,7 @@ pub(crate) fn measure(args: &FanoutArgs) -> Result<Report<Fanout>, Failure> {
             .collect();
         let publishing = scope.spawn(|| shared.control.guard(publishers::run(shared)));
         let sticking = scope.spawn(|| shared.control.guard(stuck::run(shared)));
-        let measured = shared.control.guard(phases(shared));
+        let measured = shared.control.guard(phases(shared, screen));
         shared.control.stop();
         let received: Option<Vec<_>> =
             receiving.into_iter().map(|thread| thread.join().expect("a receiving thread panicked")).collect();
@@ -234,16 +234,13 @@ struct Measured {
 }
 
 /// Leads the threads through the run.
-fn phases(shared: &Shared) -> Result<Measured, Failure> {
-    let (plan, control, progress) = (&shared.plan, &shared.control, Progress::new());
+fn phases(shared: &Shared, screen: &Screen) -> Result<Measured, Failure> {
+    let (plan, control) = (&shared.plan, &shared.control);
     let all = plan.threads + 2;
-    progress.phase("connect", plan.subscribers as u64);
-    progress.wait(control, None, || {
-        let opened = shared.arrived().opened;
-        let text = format!("{opened} of {} subscribers", plan.subscribers);
-        (control.ready_threads() < all).then_some((opened, text))
-    });
-    progress.wait_for(control, "settle", plan.args.settle, |_| String::new());
+    screen.phase("connect", plan.subscribers as u64);
+    let opened = || (control.ready_threads() < all).then(|| shared.arrived().opened);
+    screen.wait(control, None, opened, nothing);
+    screen.wait_for(control, "settle", plan.args.settle, nothing);
 
     let start_ns = shared.clock.now() + nanos(Duration::from_millis(5));
     let from_ns = start_ns + nanos(plan.args.warm_up);
@@ -251,32 +248,35 @@ fn phases(shared: &Shared) -> Result<Measured, Failure> {
     shared.until_ns.store(from_ns + nanos(plan.args.duration), Ordering::Release);
     shared.start_ns.store(start_ns, Ordering::Release);
 
-    let mut live = LiveRate::new();
-    let mut text = |_| {
+    let (mut live, mut server) = (LiveRate::new(), LiveServer::new(&shared.watch));
+    let mut lines = || {
         let arrived = shared.arrived();
         let rate = quantity(live.update(arrived.received));
-        format!("{rate} deliveries/s, {} lost", arrived.lost)
+        let mut lines = vec![("deliveries", format!("{rate}/s, {} lost", arrived.lost))];
+        server.append(&mut lines);
+        lines
     };
     let at = |ns: u64| Duration::from_nanos(ns.saturating_sub(shared.clock.now()));
-    progress.wait_for(control, "warm up", at(from_ns), &mut text);
+    screen.wait_for(control, "warm up", at(from_ns), &mut lines);
     let (sample, before) = (shared.watch.sample()?, shared.arrived());
     let began = Instant::now();
-    progress.phase("measure", plan.args.duration.as_millis() as u64);
-    progress.wait(control, Some(began + at(from_ns + nanos(plan.args.duration))), || {
-        let elapsed = began.elapsed();
+    screen.phase("measure", plan.args.duration.as_millis() as u64);
+    let under_way = || {
         let over = shared.publishing_over.load(Ordering::Acquire);
-        (!over).then(|| (elapsed.as_millis() as u64, text(elapsed)))
-    });
+        (!over).then(|| began.elapsed().as_millis() as u64)
+    };
+    screen.wait(control, Some(began + at(from_ns + nanos(plan.args.duration))), under_way, &mut lines);
     let (end_sample, after) = (shared.watch.sample()?, shared.arrived());
 
-    progress.phase("drain", plan.args.drain_timeout.as_millis() as u64);
+    screen.phase("drain", plan.args.drain_timeout.as_millis() as u64);
     let began = Instant::now();
     let mut drained = false;
-    progress.wait(control, Some(began + plan.args.drain_timeout), || {
+    let draining = || {
         let over = shared.publishing_over.load(Ordering::Acquire);
         drained = over && shared.received() >= shared.expected();
-        (!drained).then(|| (began.elapsed().as_millis() as u64, format!("{} received", shared.received())))
-    });
+        (!drained).then(|| began.elapsed().as_millis() as u64)
+    };
+    screen.wait(control, Some(began + plan.args.drain_timeout), draining, &mut lines);
     if drained {
         // Should a message come twice, it will come now.
         std::thread::sleep(Duration::from_millis(50));

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::cli::IdleArgs;
 use crate::client::Target;
 use crate::failure::Failure;
-use crate::harness::{Control, PATIENCE, Progress};
+use crate::harness::{Control, LiveServer, PATIENCE, Screen};
 use crate::poller::{Handler, Opened, Poller, Received, receive};
 use crate::proc::ensure_files;
 use crate::report::{
@@ -40,7 +40,7 @@ struct Shared {
 }
 
 /// Runs the scenario; the report says whether its figures count.
-pub(crate) fn measure(args: &IdleArgs) -> Result<Report<Idle>, Failure> {
+pub(crate) fn measure(args: &IdleArgs, screen: &Screen) -> Result<Report<Idle>, Failure> {
     if !args.steps.is_sorted_by(|a, b| a < b) || args.steps.first() == Some(&0) {
         return Err(Failure::Usage("--steps must rise, from at least 1: for example 5000,15000".into()));
     }
@@ -68,7 +68,7 @@ pub(crate) fn measure(args: &IdleArgs) -> Result<Report<Idle>, Failure> {
         let holding: Vec<_> = (0..threads)
             .map(|thread| scope.spawn(move || shared.control.guard(hold(shared, thread))))
             .collect();
-        let measured = shared.control.guard(phases(shared, u64::from(connections)));
+        let measured = shared.control.guard(phases(shared, screen, u64::from(connections)));
         shared.control.stop();
         let outcomes: Option<Vec<_>> =
             holding.into_iter().map(|thread| thread.join().expect("a holding thread panicked")).collect();
@@ -97,8 +97,16 @@ struct Step {
     server_rss_anon_bytes: u64,
 }
 
-fn phases(shared: &Shared, connections: u64) -> Result<Measured, Failure> {
-    let (args, control, progress) = (&shared.args, &shared.control, Progress::new());
+fn phases(shared: &Shared, screen: &Screen, connections: u64) -> Result<Measured, Failure> {
+    let (args, control) = (&shared.args, &shared.control);
+    let mut server = LiveServer::new(&shared.watch);
+    let pings = || shared.pings.load(Ordering::Relaxed);
+    let mut lines = || {
+        let opened = shared.opened.load(Ordering::Acquire);
+        let mut lines = vec![("connections", format!("{opened} open, {} pings answered", pings()))];
+        server.append(&mut lines);
+        lines
+    };
     let mut steps = Vec::new();
     let read = |connections| -> Result<Option<Step>, Failure> {
         let server = shared.watch.server()?;
@@ -113,23 +121,22 @@ fn phases(shared: &Shared, connections: u64) -> Result<Measured, Failure> {
     for goal in goals {
         let began = Instant::now();
         shared.goal.store(goal, Ordering::Release);
-        progress.phase("connect", goal);
-        progress.wait(control, None, || {
+        screen.phase("connect", goal);
+        let answered = || {
             let answered =
                 [&shared.opened, &shared.refused, &shared.reset].map(|n| n.load(Ordering::Acquire));
-            let answered = answered.iter().sum();
-            (answered < goal).then(|| (answered, format!("{answered} of {goal} connections")))
-        });
+            Some(answered.iter().sum()).filter(|answered| *answered < goal)
+        };
+        screen.wait(control, None, answered, &mut lines);
         connecting += began.elapsed();
-        progress.wait_for(control, "settle", args.settle, |_| format!("{goal} connections"));
+        screen.wait_for(control, "settle", args.settle, &mut lines);
         if control.stopped() {
             break;
         }
         steps.extend(read(goal)?);
     }
-    let pings = || shared.pings.load(Ordering::Relaxed);
     let (sample, before) = (shared.watch.sample()?, pings());
-    progress.wait_for(control, "hold", args.duration, |_| format!("{} pings answered", pings()));
+    screen.wait_for(control, "hold", args.duration, &mut lines);
     let (end_sample, after) = (shared.watch.sample()?, pings());
     let usage = shared.watch.between(&sample, &end_sample);
     Ok(Measured { usage, connect_seconds: connecting.as_secs_f64(), steps, pings: after - before })

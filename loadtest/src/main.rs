@@ -7,7 +7,7 @@
 //!           ▼
 //!         fanout echo idle handshakes topics     one load each
 //!           │            │
-//!           │         harness                    phases, threads, progress
+//!           │         harness                    phases, threads, live view
 //!           ▼            ▼
 //!        accounting   poller ──▶ client ──▶ url  sockets and handshakes
 //!        stamp        schedule                   what is sent, and when
@@ -40,15 +40,16 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command, Common};
 use crate::failure::Failure;
+use crate::harness::Screen;
 use crate::report::{Figures, Report, Verdict};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fanout(args) => print(fanout::measure(&args), &args.common),
-        Command::Echo(args) => print(echo::measure(&args), &args.common),
-        Command::Idle(args) => print(idle::measure(&args), &args.common),
-        Command::Handshakes(args) => print(handshakes::measure(&args), &args.common),
-        Command::Topics(args) => print(topics::measure(&args), &args.common),
+        Command::Fanout(args) => print(|screen| fanout::measure(&args, screen), &args.common),
+        Command::Echo(args) => print(|screen| echo::measure(&args, screen), &args.common),
+        Command::Idle(args) => print(|screen| idle::measure(&args, screen), &args.common),
+        Command::Handshakes(args) => print(|screen| handshakes::measure(&args, screen), &args.common),
+        Command::Topics(args) => print(|screen| topics::measure(&args, screen), &args.common),
         Command::Compare(args) => compare::compare(&args),
         Command::Limit(args) => compare::limit(&args),
     };
@@ -62,7 +63,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what a scenario has found.
-fn print(report: Result<Report<impl Figures>, Failure>, common: &Common) -> Result<Verdict, Failure> {
+/// Runs a scenario on a screen of its own, and prints what it has found.
+fn print<F: Figures>(
+    measure: impl FnOnce(&Screen) -> Result<Report<F>, Failure>,
+    common: &Common,
+) -> Result<Verdict, Failure> {
+    let screen = Screen::new();
+    screen.heading(common.url());
+    let report = measure(&screen);
+    drop(screen);
     report?.print(common.json)
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
+use crate::harness::Screen;
 use crate::report::{Figures, Report};
 use crate::{echo, fanout, handshakes, idle, topics};
 
@@ -44,14 +45,14 @@ impl Load {
         }
     }
 
-    /// Runs it with `arguments`; gives its report as JSON.
-    pub(super) fn measure(self, arguments: &[String]) -> Result<serde_json::Value, Failure> {
+    /// Runs it with `arguments`, shown on `screen`; gives its report as JSON.
+    pub(super) fn measure(self, arguments: &[String], screen: &Screen) -> Result<serde_json::Value, Failure> {
         match self.parse(arguments)? {
-            Command::Fanout(args) => object(fanout::measure(&args)),
-            Command::Echo(args) => object(echo::measure(&args)),
-            Command::Idle(args) => object(idle::measure(&args)),
-            Command::Handshakes(args) => object(handshakes::measure(&args)),
-            Command::Topics(args) => object(topics::measure(&args)),
+            Command::Fanout(args) => object(fanout::measure(&args, screen)),
+            Command::Echo(args) => object(echo::measure(&args, screen)),
+            Command::Idle(args) => object(idle::measure(&args, screen)),
+            Command::Handshakes(args) => object(handshakes::measure(&args, screen)),
+            Command::Topics(args) => object(topics::measure(&args, screen)),
             _ => unreachable!("a load's name is parsed as that load"),
         }
     }

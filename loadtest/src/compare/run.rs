@@ -15,6 +15,7 @@ use super::plan::{Plan, Run};
 use super::process::Server;
 use super::scenario::{Beside, Scenario};
 use crate::cli::parse_duration;
+use crate::harness::Screen;
 
 /// What came of a run.
 #[derive(Clone, Debug, Default)]
@@ -50,13 +51,14 @@ impl Outcome {
     }
 }
 
-/// Carries a run out.
-pub(super) fn run(plan: &Plan, run: Run) -> Outcome {
+/// Carries a run out, shown on `screen`.
+pub(super) fn run(plan: &Plan, run: Run, screen: &Screen) -> Outcome {
     let variant = &plan.variants[run.variant];
     let site = Site {
         peer: &plan.peers[run.peer].peer,
         scenario: plan.scenario_of(run.variant),
         placement: &variant.placement,
+        screen,
     };
     match &site.scenario.knee {
         Some(knee) => knee::sweep(knee, |rate| {
@@ -73,6 +75,7 @@ struct Site<'a> {
     peer: &'a Peer,
     scenario: &'a Scenario,
     placement: &'a Placement,
+    screen: &'a Screen,
 }
 
 impl Site<'_> {
@@ -115,12 +118,15 @@ impl Site<'_> {
                     let arguments = arguments(*command, flags);
                     scope.spawn(move || {
                         thread::sleep(parse_duration(after).unwrap_or_default());
-                        command.measure(&arguments).map_err(|failure| format!("beside: {failure}"))
+                        command
+                            .measure(&arguments, &Screen::hidden())
+                            .map_err(|failure| format!("beside: {failure}"))
                     })
                 })
                 .collect();
             let mut outcome = Outcome::default();
-            match self.scenario.command.measure(&arguments(self.scenario.command, flags)) {
+            let command = self.scenario.command;
+            match command.measure(&arguments(command, flags), self.screen) {
                 Ok(report) => outcome.report = Some(report),
                 Err(failure) => outcome.failure = Some(failure.to_string()),
             }

@@ -1,46 +1,43 @@
 //! What is seen while it runs: on a terminal a heading above the run's own line, otherwise a line for each run.
 
-use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::plan::{Plan, Run};
 use super::run::Outcome;
+use crate::harness::Screen;
 
 /// Progress through all runs.
 pub(super) struct View {
+    /// What a run shows itself on.
+    pub(super) screen: Screen,
     began: Instant,
     /// How long each run takes by its flags: what is left is extrapolated by it.
     nominal: Vec<Duration>,
     done: usize,
-    terminal: bool,
 }
 
 impl View {
     /// Before the first run.
     pub(super) fn new(plan: &Plan, runs: &[Run]) -> Self {
         let nominal = runs.iter().map(|run| plan.scenario_of(run.variant).nominal()).collect();
-        Self { began: Instant::now(), nominal, done: 0, terminal: io::stderr().is_terminal() }
+        Self { screen: Screen::new(), began: Instant::now(), nominal, done: 0 }
     }
 
     /// A run begins.
     pub(super) fn begins(&self, plan: &Plan, run: Run) {
-        if self.terminal {
-            let left = left(self.began.elapsed(), &self.nominal, self.done);
-            eprintln!("{} · run {} of {}{left}", place(plan, run), self.done + 1, self.nominal.len());
-        }
+        let left = left(self.began.elapsed(), &self.nominal, self.done);
+        let number = self.done + 1;
+        self.screen.heading(format!("{} · run {number} of {}{left}", place(plan, run), self.nominal.len()));
     }
 
-    /// It has ended. On a terminal the heading goes, and only what went wrong stays.
+    /// It has ended. On a terminal only what went wrong stays.
     pub(super) fn ended(&mut self, plan: &Plan, run: Run, outcome: &Outcome) {
         self.done += 1;
-        if self.terminal {
-            // Up by the heading's line, and erase it (ECMA-48).
-            let _ = write!(io::stderr(), "\x1b[1A\x1b[2K\r");
-        }
         let wrong = outcome.wrong();
-        if !self.terminal || wrong.is_some() {
+        if wrong.is_some() || self.screen.is_hidden() {
             let how = wrong.as_deref().unwrap_or("valid");
-            eprintln!("{} · run {} of {} · {how}", place(plan, run), self.done, self.nominal.len());
+            let (number, all) = (self.done, self.nominal.len());
+            self.screen.print(&format!("{} · run {number} of {all} · {how}", place(plan, run)));
         }
     }
 }
