@@ -3,9 +3,11 @@
 //! Flags that only make sense together are checked by each command before it opens a socket.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Target;
 use crate::compare::args::{CompareArgs, LimitArgs};
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Compare a server with the bare server: with what the machine asks for a delivery.
     Limit(LimitArgs),
+    /// Serve: the bare server that others are compared with.
+    Bare(BareArgs),
 }
 
 /// Flags that every command has.
@@ -262,6 +266,55 @@ pub(crate) struct TopicsArgs {
     pub(crate) settle: Duration,
 }
 
+/// `stentor-load bare`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BareArgs {
+    /// Where to listen; with port 0 the system chooses one, and it is said on standard error
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// How bytes are sent
+    #[arg(long, value_enum, default_value = "send")]
+    pub(crate) sends: SendBy,
+    /// What a send holds: N, exactly that many messages; snapshot, what is there when a walk over all sockets begins;
+    /// ring, what is there when the socket's turn comes
+    #[arg(long, value_name = "N|snapshot|ring", default_value = "ring", value_parser = parse_take)]
+    pub(crate) take: Take,
+    /// Subscribers' sockets are in io_uring's table only: they take no file descriptors
+    #[arg(long)]
+    pub(crate) direct_descriptors: bool,
+}
+
+/// How the bare server sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SendBy {
+    /// One send() call each
+    Send,
+    /// io_uring, 64 sends in one call
+    Uring,
+}
+
+/// What one send of the bare server holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Take {
+    /// Exactly so many messages.
+    Messages(NonZeroU32),
+    /// What is there when a walk over all sockets begins.
+    Snapshot,
+    /// What is there when the socket's turn comes.
+    Ring,
+}
+
+fn parse_take(text: &str) -> Result<Take, String> {
+    match text {
+        "snapshot" => Ok(Take::Snapshot),
+        "ring" => Ok(Take::Ring),
+        _ => text
+            .parse()
+            .map(Take::Messages)
+            .map_err(|_| "expected a number of messages, at least 1, or snapshot, or ring".into()),
+    }
+}
+
 /// Numbers of CPUs, at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CpuList(Vec<usize>);
@@ -360,6 +413,15 @@ mod tests {
         assert_eq!(parse_cpus("0,4-6"), Ok(CpuList(vec![0, 4, 5, 6])));
         for text in ["", "a", "3-1", "1,", "9999"] {
             assert!(parse_cpus(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn takes() {
+        assert_eq!(parse_take("8"), Ok(Take::Messages(NonZeroU32::new(8).unwrap())));
+        assert_eq!((parse_take("snapshot"), parse_take("ring")), (Ok(Take::Snapshot), Ok(Take::Ring)));
+        for text in ["", "0", "-1", "all"] {
+            assert!(parse_take(text).is_err(), "{text}");
         }
     }
 

@@ -233,7 +233,7 @@ impl From<Failure> for StepError {
 }
 
 /// The `Sec-WebSocket-Accept` that belongs to `key` (RFC 6455 section 4.2.2).
-fn accept_for(key: &str) -> String {
+pub(crate) fn accept_for(key: &str) -> String {
     STANDARD.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_SUFFIX).finalize())
 }
 

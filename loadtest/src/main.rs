@@ -13,9 +13,12 @@
 //!        stamp        schedule                   what is sent, and when
 //!        wire                                    frames
 //!        report ──▶ proc                         figures, CPU, memory
+//!
+//! cli ──▶ bare                                   a server to compare others with
 //! ```
 
 mod accounting;
+mod bare;
 mod cli;
 mod client;
 mod compare;
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Topics(args) => print(|screen| topics::measure(&args, screen), &args.common),
         Command::Compare(args) => compare::compare(&args),
         Command::Limit(args) => compare::limit(&args),
+        Command::Bare(args) => bare::run(&args).map(|never| match never {}),
     };
     match outcome {
         Ok(Verdict::Valid) => ExitCode::SUCCESS,

@@ -145,18 +145,20 @@ pub(crate) fn own_thread_cpu_seconds(tid: i32) -> f64 {
 /// Files that the process needs beside its connections: standard streams, epoll, timers, `/proc`.
 const SPARE_FILES: u64 = 64;
 
+/// Raises the soft limit on open files to the hard one; what it is now.
+pub(crate) fn raise_file_limit() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised =
+        maximum != current && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    // No number is no limit.
+    if raised { maximum } else { current }.unwrap_or(u64::MAX)
+}
+
 /// Raises the soft limit on open files to the hard one and checks that `connections` fit.
 pub(crate) fn ensure_files(connections: usize) -> Result<(), Failure> {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let mut limit = current;
-    if maximum != current && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
-        limit = maximum;
-    }
+    let limit = raise_file_limit();
     let needed = connections as u64 + SPARE_FILES;
-    match limit {
-        Some(limit) if needed > limit => Err(Failure::FileLimit { connections, needed, limit }),
-        _ => Ok(()),
-    }
+    if needed > limit { Err(Failure::FileLimit { connections, needed, limit }) } else { Ok(()) }
 }
 
 /// Binds the calling thread to one CPU.

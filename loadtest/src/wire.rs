@@ -43,7 +43,7 @@ pub(crate) fn append_frame(out: &mut Vec<u8>, opcode: Opcode, key: [u8; 4], part
 }
 
 /// Masks in place (RFC 6455 section 5.3), eight bytes at a time.
-fn mask(bytes: &mut [u8], key: [u8; 4]) {
+pub(crate) fn mask(bytes: &mut [u8], key: [u8; 4]) {
     let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
     let (chunks, rest) = bytes.as_chunks_mut::<8>();
     for chunk in chunks {
