@@ -2,6 +2,7 @@
 //!
 //! Flags that only make sense together are checked by each command before it opens a socket.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Handshakes(HandshakesArgs),
     /// Publish one message to each of very many topics.
     Topics(TopicsArgs),
+    /// Make one HTML page of what a command has printed with --json.
+    Html(HtmlArgs),
 }
 
 /// Flags that every command has.
@@ -69,6 +72,9 @@ pub(crate) struct Common {
     /// Print one JSON object to standard output, and text for people to standard error
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write one self-contained HTML page with charts of what was measured
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 impl Common {
@@ -243,6 +249,17 @@ pub(crate) struct TopicsArgs {
     /// Wait before each reading of the server's memory
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
     pub(crate) settle: Duration,
+}
+
+/// `stentor-load html`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HtmlArgs {
+    /// What a command has printed with --json; -: standard input
+    #[arg(value_name = "INPUT.json")]
+    pub(crate) input: PathBuf,
+    /// Where to write the page [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// Numbers of CPUs, at least one.

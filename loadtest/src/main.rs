@@ -11,6 +11,7 @@
 //!        stamp        schedule                   what is sent, and when
 //!        wire                                    frames
 //!        report ──▶ proc                         figures, CPU, memory
+//!        html                                    the page, from the JSON
 //! ```
 
 mod accounting;
@@ -21,6 +22,7 @@ mod failure;
 mod fanout;
 mod handshakes;
 mod harness;
+mod html;
 mod idle;
 mod poller;
 mod proc;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Idle(args) => print(idle::measure(&args), &args.common),
         Command::Handshakes(args) => print(handshakes::measure(&args), &args.common),
         Command::Topics(args) => print(topics::measure(&args), &args.common),
+        Command::Html(args) => html::run(&args).map(|()| Verdict::Valid),
     };
     match outcome {
         Ok(Verdict::Valid) => ExitCode::SUCCESS,
@@ -57,7 +60,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what a scenario has found.
+/// Prints what a scenario has found, and writes its page.
 fn print(report: Result<Report<impl Figures>, Failure>, common: &Common) -> Result<Verdict, Failure> {
-    report?.print(common.json)
+    let report = report?;
+    let verdict = report.print(common.json)?;
+    if let Some(path) = &common.html {
+        let document = serde_json::to_value(&report).expect("strings, numbers and lists always make JSON");
+        html::write(&document, path)?;
+    }
+    Ok(verdict)
 }
