@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Limit(LimitArgs),
     /// Serve: the bare server that others are compared with.
     Bare(BareArgs),
+    /// Make one HTML page of what a command has printed with --json.
+    Html(HtmlArgs),
 }
 
 /// Flags that every command has.
@@ -79,6 +82,9 @@ pub(crate) struct Common {
     /// Print one JSON object to standard output, and text for people to standard error
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write one self-contained HTML page with charts of what was measured
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 impl Common {
@@ -313,6 +319,17 @@ fn parse_take(text: &str) -> Result<Take, String> {
             .map(Take::Messages)
             .map_err(|_| "expected a number of messages, at least 1, or snapshot, or ring".into()),
     }
+}
+
+/// `stentor-load html`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HtmlArgs {
+    /// What a command has printed with --json; -: standard input
+    #[arg(value_name = "INPUT.json")]
+    pub(crate) input: PathBuf,
+    /// Where to write the page [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// Numbers of CPUs, at least one.

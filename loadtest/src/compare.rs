@@ -136,6 +136,9 @@ fn carry_out(mut plan: Plan, series: &Series) -> Result<Verdict, Failure> {
     }
     drop(view);
     let to_stdout = series.json == Some(PathBuf::from("-"));
+    if let Some(file) = &series.html {
+        crate::html::write(&document(&plan, &environment, &runs), file)?;
+    }
     let text = summary(&plan, &environment, &runs);
     let printed = if to_stdout {
         let object = document(&plan, &environment, &runs);

@@ -13,6 +13,7 @@
 //!        stamp        schedule                   what is sent, and when
 //!        wire                                    frames
 //!        report ──▶ proc                         figures, CPU, memory
+//!        html                                    the page, from the JSON
 //!
 //! cli ──▶ bare                                   a server to compare others with
 //! ```
@@ -27,6 +28,7 @@ mod failure;
 mod fanout;
 mod handshakes;
 mod harness;
+mod html;
 mod idle;
 mod poller;
 mod proc;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::compare(&args),
         Command::Limit(args) => compare::limit(&args),
         Command::Bare(args) => bare::run(&args).map(|never| match never {}),
+        Command::Html(args) => html::run(&args).map(|()| Verdict::Valid),
     };
     match outcome {
         Ok(Verdict::Valid) => ExitCode::SUCCESS,
@@ -67,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a scenario on a screen of its own, and prints what it has found.
+/// Runs a scenario on a screen of its own, prints what it has found, and writes its page.
 fn print<F: Figures>(
     measure: impl FnOnce(&Screen) -> Result<Report<F>, Failure>,
     common: &Common,
@@ -76,5 +79,11 @@ fn print<F: Figures>(
     screen.heading(common.url());
     let report = measure(&screen);
     drop(screen);
-    report?.print(common.json)
+    let report = report?;
+    let verdict = report.print(common.json)?;
+    if let Some(path) = &common.html {
+        let document = serde_json::to_value(&report).expect("strings, numbers and lists always make JSON");
+        html::write(&document, path)?;
+    }
+    Ok(verdict)
 }

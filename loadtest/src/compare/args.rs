@@ -41,6 +41,9 @@ pub(crate) struct Series {
     /// to standard error
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+    /// Write everything as one HTML page
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
     /// Where the directories of the peers are [default: $STENTOR_PEERS, or loadtest/peers here or above]
     #[arg(long, value_name = "DIR")]
     pub(super) peers_dir: Option<PathBuf>,

@@ -80,7 +80,7 @@ impl std::fmt::Display for Value {
 pub(super) struct Flags(BTreeMap<String, Value>);
 
 /// Flags that the comparison itself sets.
-const OWN: [&str; 4] = ["json", "pin", "server-pid", "help"];
+const OWN: [&str; 5] = ["json", "html", "pin", "server-pid", "help"];
 
 impl Flags {
     /// The value of a flag.
