@@ -142,16 +142,20 @@ pub(super) fn text(plan: &Plan, rows: &[Row], inverse: bool) -> String {
     let mut text = String::new();
     for (index, scenario) in plan.scenarios.iter().enumerate() {
         let columns: Vec<&Metric> = metrics::columns(scenario.command, scenario.knee.is_some()).collect();
+        let of_this = || rows.iter().filter(|row| plan.variants[row.variant].scenario == index);
+        // With the baseline alone there is nothing to be a ratio.
+        let others = of_this().any(|row| row.peer != plan.baseline);
+        let ratios_of = |column: &Metric| column.ratio && others;
         let what = if inverse { format!("{baseline} by it") } else { format!("by {baseline}") };
         let mut head = vec!["peer".to_string()];
         for column in &columns {
             head.push(column.heading.into());
-            head.extend(column.ratio.then(|| what.clone()));
+            head.extend(ratios_of(column).then(|| what.clone()));
         }
         head.extend(["lost, void".into(), String::new()]);
         let mut grid = vec![Line::Cells(head)];
         let mut variant = None;
-        for row in rows.iter().filter(|row| plan.variants[row.variant].scenario == index) {
+        for row in of_this() {
             let name = &plan.variants[row.variant].name;
             if variant != Some(row.variant) && !name.is_empty() {
                 grid.push(Line::Heading(name.clone()));
@@ -161,12 +165,14 @@ pub(super) fn text(plan: &Plan, rows: &[Row], inverse: bool) -> String {
             let ratios = if inverse { &row.ratio.inverse } else { &row.ratio.forward };
             for column in &columns {
                 cells.push(row.value(column));
-                cells.extend(column.ratio.then(|| range(ratios.get(column.name))));
+                cells.extend(ratios_of(column).then(|| range(ratios.get(column.name))));
             }
             cells.extend([row.trouble(), row.marks()]);
             grid.push(Line::Cells(cells));
         }
         let _ = writeln!(text, "{}: {}", scenario.name, scenario.about);
+        // What counts, should --set have changed what the description says.
+        let _ = writeln!(text, "  {} {}", scenario.command, scenario.flags.arguments().join(" "));
         text.push_str(&align(&grid));
         text.push('\n');
     }
@@ -296,9 +302,10 @@ mod tests {
         let cells = |line: usize| {
             lines[line].iter().map(|cell| cell.trim()).filter(|cell| !cell.is_empty()).collect::<Vec<_>>()
         };
-        assert_eq!(cells(1)[..4], ["peer", "deliveries/s", "by base", "CPU/delivery"]);
-        assert_eq!(cells(2)[..2], ["base", "200"]);
-        let other = cells(3);
+        assert_eq!(cells(1), ["fanout"]);
+        assert_eq!(cells(2)[..4], ["peer", "deliveries/s", "by base", "CPU/delivery"]);
+        assert_eq!(cells(3)[..2], ["base", "200"]);
+        let other = cells(4);
         assert_eq!(other[..3], ["other", "≥ 350", "2.00 [1.00–3.00]"]);
         assert_eq!(other[other.len() - 2..], ["3 lost, 1 void", "generator busy"]);
     }

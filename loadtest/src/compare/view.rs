@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::metrics;
 use super::plan::{Plan, Run};
 use super::run::Outcome;
 use crate::harness::Screen;
@@ -35,7 +36,7 @@ impl View {
         self.done += 1;
         let wrong = outcome.wrong();
         if wrong.is_some() || self.screen.is_hidden() {
-            let how = wrong.as_deref().unwrap_or("valid");
+            let how = wrong.unwrap_or_else(|| figures(plan, run, outcome));
             let (number, all) = (self.done, self.nominal.len());
             self.screen.print(&format!("{} · run {number} of {all} · {how}", place(plan, run)));
         }
@@ -46,6 +47,17 @@ impl View {
 fn place(plan: &Plan, run: Run) -> String {
     let peer = &plan.peers[run.peer].peer.name;
     format!("round {}/{} · {} · {peer}", run.round, plan.rounds, plan.title(run.variant))
+}
+
+/// `112.8 k deliveries/s · 3.976 µs CPU/delivery`
+fn figures(plan: &Plan, run: Run, outcome: &Outcome) -> String {
+    let scenario = plan.scenario_of(run.variant);
+    let found = metrics::read(scenario.command, outcome);
+    let columns = metrics::columns(scenario.command, scenario.knee.is_some());
+    let texts = columns.filter_map(|metric| {
+        Some(format!("{} {}", metric.unit.text(*found.get(metric.name)?), metric.heading))
+    });
+    texts.take(2).collect::<Vec<_>>().join(" · ")
 }
 
 /// ` · about 6 min left`
