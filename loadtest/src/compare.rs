@@ -160,12 +160,15 @@ fn check_flags(plan: &Plan) -> Result<(), Failure> {
         let scenario = &plan.scenarios[variant.scenario];
         for &peer in &variant.peers {
             let peer = &plan.peers[peer].peer;
-            let spoken = peer.flags(scenario.command).cloned().unwrap_or_default();
-            let mut all = spoken.with(&variant.flags);
-            all.set("server-pid", flags::Value::Whole(1));
-            scenario.command.check(&all.arguments()).map_err(|failure| {
-                Failure::Usage(format!("scenario {}, peer {}: {failure}", scenario.name, peer.name))
-            })?;
+            let beside = scenario.beside.iter().map(|beside| (beside.command, &beside.flags));
+            for (command, flags) in std::iter::once((scenario.command, &variant.flags)).chain(beside) {
+                let spoken = peer.flags(command).cloned().unwrap_or_default();
+                let mut all = spoken.with(flags);
+                all.set("server-pid", flags::Value::Whole(1));
+                command.check(&all.arguments()).map_err(|failure| {
+                    Failure::Usage(format!("scenario {}, peer {}: {failure}", scenario.name, peer.name))
+                })?;
+            }
         }
     }
     Ok(())

@@ -191,7 +191,7 @@ impl Sink for Answers {
     fn control(&mut self, opcode: Opcode, payload: &[u8]) {
         match opcode {
             Opcode::Ping => {
-                append_frame(&mut self.pongs, Opcode::Pong, fastrand::u32(..).to_ne_bytes(), &[payload])
+                append_frame(&mut self.pongs, Opcode::Pong, fastrand::u32(..).to_ne_bytes(), &[payload]);
             }
             Opcode::Close => self.closed = true,
             _ => {}
