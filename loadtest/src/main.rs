@@ -8,14 +8,17 @@
 //!           │         harness                    phases, threads, live view
 //!           ▼            ▼
 //!        accounting   poller ──▶ client ──▶ url  sockets and handshakes
+//!        dialect                                 how a server is spoken to
 //!        stamp        schedule                   what is sent, and when
 //!        wire                                    frames
+//!        series                                  figures over time
 //!        report ──▶ proc                         figures, CPU, memory
 //! ```
 
 mod accounting;
 mod cli;
 mod client;
+mod dialect;
 mod echo;
 mod failure;
 mod fanout;
@@ -26,6 +29,7 @@ mod poller;
 mod proc;
 mod report;
 mod schedule;
+mod series;
 mod stamp;
 mod topics;
 mod url;
