@@ -143,7 +143,7 @@ pub(crate) struct FanoutArgs {
     /// Connections that publish [default: one per topic]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) publishers: Option<u32>,
-    /// Spread over this many topics: with more than one, /0, /1, … are added to paths where no {topic} stands
+    /// Spread over this many topics: with more than one, /0, /1, … are added to the path if {topic} stands nowhere
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) topics: u32,
     /// Open loop: messages per second in all, at fixed instants

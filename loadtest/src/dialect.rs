@@ -34,19 +34,41 @@ pub(crate) struct AddressArgs {
 }
 
 impl AddressArgs {
-    /// The name of topic `index` of `topics`.
-    pub(crate) fn topic(&self, index: usize, topics: usize) -> String {
-        if topics > 1 { format!("{}{index}", self.topic_name) } else { self.topic_name.clone() }
+    /// Topic `index` of `topics`.
+    pub(crate) fn topic(&self, index: usize, topics: usize) -> Topic {
+        if topics > 1 {
+            Topic { name: format!("{}{index}", self.topic_name), segment: Some(index as u64) }
+        } else {
+            Topic { name: self.topic_name.clone(), segment: None }
+        }
+    }
+}
+
+/// One topic, and how a server is told which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Topic {
+    /// What `{topic}` becomes.
+    pub(crate) name: String,
+    /// The path segment that tells several topics apart where `{topic}` stands nowhere.
+    segment: Option<u64>,
+}
+
+impl Topic {
+    /// The same, named in one of these templates if `{topic}` stands there: then paths are left alone.
+    fn named_in<'a>(mut self, templates: impl IntoIterator<Item = &'a Template>) -> Self {
+        if templates.into_iter().any(Template::names_topic) {
+            self.segment = None;
+        }
+        self
     }
 
-    /// What to ask `url` for, to reach topic `index` of `topics` with `query` added. Where nothing has `{topic}` in
-    /// it, several topics are told apart by a further path segment.
-    pub(crate) fn request_target(&self, url: &Url, query: &str, index: usize, topics: usize) -> String {
+    /// What to ask `url` for, with `query` added.
+    pub(crate) fn request_target(&self, url: &Url, query: &str) -> String {
         let target = url.target(None, query);
         if target.contains("{topic}") {
-            target.replace("{topic}", &self.topic(index, topics))
+            target.replace("{topic}", &self.name)
         } else {
-            url.target((topics > 1).then_some(index as u64), query)
+            url.target(self.segment, query)
         }
     }
 }
@@ -73,7 +95,12 @@ pub(crate) struct DialectArgs {
 }
 
 impl DialectArgs {
-    /// What a subscriber of `topic` says and waits for.
+    /// What a subscriber of `topic` asks `url` for …
+    pub(crate) fn request_target(&self, url: &Url, topic: Topic) -> String {
+        topic.named_in(&self.subscribe_message).request_target(url, &self.subscriber_query)
+    }
+
+    /// … and what it says then and waits for.
     pub(crate) fn script(&self, topic: &str) -> Script {
         let render = |template: &Template| template.render(topic);
         Script {
@@ -88,7 +115,7 @@ impl DialectArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PublishArgs {
     /// Query that makes a connection publish only; {topic} may stand in it [default: mode=pub, none with
-    /// --publisher-url]
+    /// --publisher-url or --publish-http]
     #[arg(long, value_name = "QUERY", value_parser = parse_query)]
     publisher_query: Option<String>,
     /// Where publishers connect, if not to --url
@@ -147,13 +174,15 @@ impl PublishArgs {
         Ok(())
     }
 
-    /// The query that publishers add.
-    pub(crate) fn query(&self) -> &str {
-        let default = if self.publisher_url.is_some() { "" } else { "mode=pub" };
-        self.publisher_query.as_deref().unwrap_or(default)
+    /// What a publisher of `topic` asks `url` for …
+    pub(crate) fn request_target(&self, url: &Url, topic: Topic) -> String {
+        let elsewhere = self.publisher_url.is_some() || self.publish_http.is_some();
+        let default = if elsewhere { "" } else { "mode=pub" };
+        let query = self.publisher_query.as_deref().unwrap_or(default);
+        topic.named_in(self.publisher_message.iter().chain(&self.publish_template)).request_target(url, query)
     }
 
-    /// What a publisher of `topic` says and waits for.
+    /// … and what it says then and waits for.
     pub(crate) fn script(&self, topic: &str) -> Script {
         let render = |template: &Template| template.render(topic);
         Script {
@@ -213,11 +242,15 @@ mod tests {
         let args =
             |name: &str| AddressArgs { topic_name: name.into(), subprotocol: None, header: Vec::new() };
         let url = |text: &str| Url::parse(text).unwrap();
-        let bench = args("bench");
-        assert_eq!(bench.request_target(&url("ws://h/ws"), "mode=sub", 0, 1), "/ws?mode=sub");
-        assert_eq!(bench.request_target(&url("ws://h/ws"), "mode=sub", 2, 3), "/ws/2?mode=sub");
-        assert_eq!(bench.request_target(&url("ws://h/{topic}/x?t={topic}"), "", 0, 1), "/bench/x?t=bench");
-        assert_eq!(bench.request_target(&url("ws://h/ws"), "id={topic}", 2, 3), "/ws?id=bench2");
+        let target = |text: &str, query: &str, index, topics| {
+            args("bench").topic(index, topics).request_target(&url(text), query)
+        };
+        assert_eq!(target("ws://h/ws", "mode=sub", 0, 1), "/ws?mode=sub");
+        assert_eq!(target("ws://h/ws", "mode=sub", 2, 3), "/ws/2?mode=sub");
+        assert_eq!(target("ws://h/{topic}/x?t={topic}", "", 0, 1), "/bench/x?t=bench");
+        assert_eq!(target("ws://h/ws", "id={topic}", 2, 3), "/ws?id=bench2");
+        let named = [Template::message("join {topic}").unwrap()];
+        assert_eq!(args("b").topic(2, 3).named_in(&named).request_target(&url("ws://h/ws"), ""), "/ws");
         for bad in ["", "a b", "a\"", "a{b}", "ü"] {
             assert!(parse_topic_name(bad).is_err(), "{bad}");
         }

@@ -170,7 +170,7 @@ fn echo(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
         calls: 0,
         outcome: Outcome { latency: latencies(), corrupt: 0, closed: 0, closed_how: None },
     };
-    let request_target = shared.args.common.address.request_target(&shared.target.url, "", 0, 1);
+    let request_target = shared.args.common.address.topic(0, 1).request_target(&shared.target.url, "");
     let (mut dialled, mut announced) = (0, false);
     while !shared.control.stopped() {
         while dialled < ids.len() && ramp.allowed(poller.dialling()) > 0 {

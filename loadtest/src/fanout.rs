@@ -24,6 +24,7 @@ use self::subscribers::Counters;
 use crate::accounting::Totals;
 use crate::cli::FanoutArgs;
 use crate::client::Target;
+use crate::dialect::Topic;
 use crate::dialect::greeting::Script;
 use crate::failure::Failure;
 use crate::harness::{Control, LiveRate, LiveServer, Screen, nothing};
@@ -124,26 +125,27 @@ impl Plan {
         index * self.publishers_per_topic_max + publisher / self.topics
     }
 
+    fn topic(&self, index: usize) -> Topic {
+        self.args.common.address.topic(index, self.topics)
+    }
+
     /// What a subscriber of `topic` asks the server for …
     fn subscriber_target(&self, topic: usize) -> String {
-        let (args, url) = (&self.args, &self.target.url);
-        args.common.address.request_target(url, &args.dialect.subscriber_query, topic, self.topics)
+        self.args.dialect.request_target(&self.target.url, self.topic(topic))
     }
 
     /// … and what it says then.
     fn subscriber_script(&self, topic: usize) -> Script {
-        self.args.dialect.script(&self.args.common.address.topic(topic, self.topics))
+        self.args.dialect.script(&self.topic(topic).name)
     }
 
     fn publisher_target_of(&self, publisher: usize) -> String {
-        let (args, url) = (&self.args, &self.publisher_target.url);
-        let query = if self.by_post { "" } else { args.publish.query() };
-        args.common.address.request_target(url, query, self.topic_of_publisher(publisher), self.topics)
+        let topic = self.topic(self.topic_of_publisher(publisher));
+        self.args.publish.request_target(&self.publisher_target.url, topic)
     }
 
     fn publisher_script(&self, publisher: usize) -> Script {
-        let topic = self.topic_of_publisher(publisher);
-        self.args.publish.script(&self.args.common.address.topic(topic, self.topics))
+        self.args.publish.script(&self.topic(self.topic_of_publisher(publisher)).name)
     }
 
     fn subscribers_of_topic(&self, topic: usize) -> u64 {

@@ -43,8 +43,8 @@ struct Shared {
 
 impl Shared {
     fn request_target(&self) -> String {
-        let query = &self.args.dialect.subscriber_query;
-        self.args.common.address.request_target(&self.target.url, query, 0, 1)
+        let topic = self.args.common.address.topic(0, 1);
+        self.args.dialect.request_target(&self.target.url, topic)
     }
 }
 
@@ -214,7 +214,7 @@ impl Handler for Crew<'_> {
     fn opened(&mut self, token: usize, opened: Opened) -> Result<(), Failure> {
         self.outcome.handshake.saturating_record(opened.took.as_nanos() as u64);
         let (args, mut out) = (&self.shared.args, Vec::new());
-        let script = args.dialect.script(&args.common.address.topic(0, 1));
+        let script = args.dialect.script(&args.common.address.topic(0, 1).name);
         let connection = &mut self.connections[token];
         connection.stream = Some(opened.stream);
         connection.greeting = Greeting::begin(script, &mut out);

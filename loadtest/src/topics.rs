@@ -119,7 +119,8 @@ fn publish(shared: &Shared, thread: usize) -> Result<Option<String>, Failure> {
     while !shared.control.stopped() {
         while topics.peek().is_some() && ramp.allowed(poller.dialling() + visits.open.len()) > 0 {
             if let Some(topic) = topics.next() {
-                let request_target = address.request_target(url, &args.publisher_query, topic, topics_count);
+                let request_target =
+                    address.topic(topic, topics_count).request_target(url, &args.publisher_query);
                 poller.dial(topic, &request_target)?;
                 ramp.count();
             }

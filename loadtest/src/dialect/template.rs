@@ -54,6 +54,11 @@ impl Template {
         }
     }
 
+    /// `{topic}` stands in it.
+    pub(crate) fn names_topic(&self) -> bool {
+        self.count(Placeholder::Topic) > 0
+    }
+
     fn count(&self, placeholder: Placeholder) -> usize {
         self.0.iter().filter(|piece| **piece == Piece::Placeholder(placeholder)).count()
     }

@@ -32,8 +32,7 @@ impl Post {
     /// For `topic`, to the plan's publishing target.
     pub(super) fn new(plan: &Plan, topic: usize) -> Result<Self, Failure> {
         let (args, url) = (&plan.args.publish, &plan.publisher_target.url);
-        let address = &plan.args.common.address;
-        let name = address.topic(topic, plan.topics);
+        let name = plan.topic(topic).name;
         let payload_bytes = plan.args.payload_bytes as usize;
         let mut wrap = args.wrap(&name, payload_bytes);
         let signer = args.publish_pusher.as_deref().map(Signer::parse).transpose()?;
@@ -43,7 +42,7 @@ impl Post {
         }
         let path = match &signer {
             Some(signer) => signer.path(),
-            None => address.request_target(url, "", topic, plan.topics),
+            None => args.request_target(url, plan.topic(topic)),
         };
         let content_bytes = wrap.before.len() + payload_bytes + wrap.after.len();
         let mut headers = format!("Host: {}\r\nContent-Length: {content_bytes}\r\n", url.authority());

@@ -104,7 +104,7 @@ impl Form {
         if plan.by_post {
             return Ok(Self::Post(Box::new(Post::new(plan, topic)?)));
         }
-        let name = plan.args.common.address.topic(topic, plan.topics);
+        let name = plan.topic(topic).name;
         Ok(Self::Frame(publish.opcode(), publish.wrap(&name, plan.args.payload_bytes as usize)))
     }
 }
