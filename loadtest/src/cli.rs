@@ -12,6 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Target;
 use crate::compare::args::{CompareArgs, LimitArgs};
+use crate::dialect::template::parse_query;
+use crate::dialect::{AddressArgs, DialectArgs, PublishArgs};
 use crate::failure::Failure;
 use crate::poller::{DIALS_MAX, Ramp};
 use crate::url::Url;
@@ -35,7 +37,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Publish to many subscribers; every message is accounted for.
-    Fanout(FanoutArgs),
+    Fanout(Box<FanoutArgs>),
     /// Send and wait for the same bytes to come back.
     Echo(EchoArgs),
     /// Hold connections open and read the server's memory.
@@ -57,7 +59,7 @@ pub(crate) enum Command {
 /// Flags that every command has.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// Where the server is: ws://host:port/path
+    /// Where the server is: ws://host:port/path; {topic} may stand in it
     #[arg(long)]
     url: String,
     /// Threads that hold connections [default: half the CPUs]
@@ -73,7 +75,7 @@ pub(crate) struct Common {
     /// otherwise 5000]
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_not_negative)]
     connect_rate: Option<f64>,
-    /// Bound on connect and upgrade of one connection
+    /// Bound on connect and upgrade of one connection, and again on what makes it ready
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     connect_timeout: Duration,
     /// Process whose CPU time and memory to report: the server's
@@ -85,6 +87,8 @@ pub(crate) struct Common {
     /// Write one self-contained HTML page with charts of what was measured
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) address: AddressArgs,
 }
 
 impl Common {
@@ -95,7 +99,19 @@ impl Common {
 
     /// The server, resolved.
     pub(crate) fn target(&self) -> Result<Target, Failure> {
-        let url = Url::parse(&self.url).map_err(|what| Failure::Usage(format!("--url {what}")))?;
+        self.target_at("--url", &self.url)
+    }
+
+    /// The server at a WebSocket URL that was given with `flag`, resolved.
+    pub(crate) fn target_at(&self, flag: &str, url: &str) -> Result<Target, Failure> {
+        let url = Url::parse(url).map_err(|what| Failure::Usage(format!("{flag} {what}")))?;
+        let target = Target::resolve(url, self.source_addresses, self.connect_timeout)?;
+        Ok(target.with(self.address.subprotocol.as_deref(), &self.address.header))
+    }
+
+    /// The server at an HTTP URL that was given with `flag`, resolved.
+    pub(crate) fn target_http(&self, flag: &str, url: &str) -> Result<Target, Failure> {
+        let url = Url::parse_http(url).map_err(|what| Failure::Usage(format!("{flag} {what}")))?;
         Target::resolve(url, self.source_addresses, self.connect_timeout)
     }
 
@@ -149,7 +165,7 @@ pub(crate) struct FanoutArgs {
     /// Connections that publish [default: one per topic]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) publishers: Option<u32>,
-    /// Spread over this many topics: /0, /1, … are added to the URL's path if more than one
+    /// Spread over this many topics: with more than one, /0, /1, … are added to the path if {topic} stands nowhere
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) topics: u32,
     /// Open loop: messages per second in all, at fixed instants
@@ -158,16 +174,14 @@ pub(crate) struct FanoutArgs {
     /// Closed loop: messages under way in all; one is done when its last subscriber has it [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub(crate) outstanding: Option<u32>,
-    /// Size of each message
+    /// Size of each payload
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=64 << 20))]
     pub(crate) payload_bytes: u32,
-    /// Query that makes a connection publish only
-    #[arg(long, value_name = "QUERY", default_value = "mode=pub")]
-    pub(crate) publisher_query: String,
-    /// Query that makes a connection subscribe only
-    #[arg(long, value_name = "QUERY", default_value = "mode=sub")]
-    pub(crate) subscriber_query: String,
-    /// Wait between the last subscriber's upgrade and the first message
+    #[command(flatten)]
+    pub(crate) dialect: DialectArgs,
+    #[command(flatten)]
+    pub(crate) publish: PublishArgs,
+    /// Wait between the moment when the last subscriber is ready and the first message
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
     pub(crate) settle: Duration,
     /// Publish this long before measuring; these messages are accounted for as well
@@ -229,9 +243,8 @@ pub(crate) struct IdleArgs {
     /// Hold all connections this long
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_positive_duration)]
     pub(crate) duration: Duration,
-    /// Query that makes a connection subscribe only
-    #[arg(long, value_name = "QUERY", default_value = "mode=sub")]
-    pub(crate) subscriber_query: String,
+    #[command(flatten)]
+    pub(crate) dialect: DialectArgs,
 }
 
 /// `stentor-load handshakes`
@@ -255,7 +268,7 @@ pub(crate) struct HandshakesArgs {
 pub(crate) struct TopicsArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Topics, /0, /1, … under the URL's path
+    /// Topics: /0, /1, … under the URL's path, if no {topic} stands in it
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
     /// Connections at once
@@ -265,7 +278,7 @@ pub(crate) struct TopicsArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64 << 20))]
     pub(crate) payload_bytes: u32,
     /// Query that makes a connection publish only
-    #[arg(long, value_name = "QUERY", default_value = "mode=pub")]
+    #[arg(long, value_name = "QUERY", default_value = "mode=pub", value_parser = parse_query)]
     pub(crate) publisher_query: String,
     /// Wait before each reading of the server's memory
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]

@@ -18,7 +18,7 @@ use crate::proc::ensure_files;
 use crate::report::{
     Distribution, Figures, Latencies, Report, Usage, Watch, bytes, latencies, merge, quantity,
 };
-use crate::stamp::{Clock, Pattern, STAMP_BYTES, Stamp, nanos};
+use crate::stamp::{Clock, Pattern, PayloadKind, STAMP_BYTES, Stamp, nanos};
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
 
 /// What all threads of a run see.
@@ -75,7 +75,7 @@ pub(crate) fn measure(args: &EchoArgs, screen: &Screen) -> Result<Report<Echo>, 
         target: args.common.target()?,
         threads,
         clock: Clock::start(),
-        pattern: Pattern::new(args.payload_bytes as usize),
+        pattern: Pattern::new(PayloadKind::Binary, args.payload_bytes as usize),
         control: Control::default(),
         watch: Watch::new(args.common.server_pid)?,
         counters: (0..threads).map(|_| Counters::default()).collect(),
@@ -170,7 +170,7 @@ fn echo(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
         calls: 0,
         outcome: Outcome { latency: latencies(), corrupt: 0, closed: 0, closed_how: None },
     };
-    let request_target = shared.target.url.target(None, "");
+    let request_target = shared.args.common.address.topic(0, 1).request_target(&shared.target.url, "");
     let (mut dialled, mut announced) = (0, false);
     while !shared.control.stopped() {
         while dialled < ids.len() && ramp.allowed(poller.dialling()) > 0 {
@@ -284,7 +284,7 @@ impl Crew<'_> {
             closed: None,
         };
         let walked = walker.feed(bytes, &mut sink);
-        let closed = sink.closed.or(walked.err().map(|v| format!("the server broke the protocol: {v}")));
+        let closed = sink.closed.or(walked.err().map(String::from));
         self.received += u64::from(self.connections[token].received - before);
         if let Some(how) = closed {
             self.end(token, how);
@@ -300,8 +300,7 @@ impl Crew<'_> {
             let (publisher, sequence) = (connection.publisher, connection.sent);
             let stamp = Stamp { due_ns: shared.clock.now(), publisher, sequence, late_us: 0 };
             let key = fastrand::u32(..).to_ne_bytes();
-            let rest = shared.pattern.rest(publisher, sequence);
-            append_frame(&mut connection.out, Opcode::Binary, key, &[&stamp.encode(), rest]);
+            append_frame(&mut connection.out, Opcode::Binary, key, &shared.pattern.payload(stamp).parts());
             connection.sent = connection.sent.wrapping_add(1);
             self.sent += 1;
         }
@@ -384,7 +383,7 @@ impl Sink for Receipt<'_> {
         match opcode {
             Opcode::Ping => append_frame(self.out, Opcode::Pong, fastrand::u32(..).to_ne_bytes(), &[payload]),
             Opcode::Close => self.closed = Some(close_text(payload)),
-            Opcode::Binary | Opcode::Pong => {}
+            Opcode::Text | Opcode::Binary | Opcode::Pong => {}
         }
     }
 }

@@ -96,7 +96,7 @@ fn knock(shared: &Shared, thread: usize) -> Result<Latencies, Failure> {
     common.pin_thread(thread)?;
     shared.watch.enrol(format!("connect {thread}"));
     let concurrency = (thread..shared.args.concurrency as usize).step_by(shared.threads).count();
-    let request_target = shared.target.url.target(None, "");
+    let request_target = common.address.topic(0, 1).request_target(&shared.target.url, "");
     let mut poller = Poller::new(shared.target.clone())?;
     let mut ramp = common.churn(shared.threads, concurrency);
     let mut guests = Guests { shared, latency: latencies() };

@@ -12,6 +12,8 @@ use serde::Serialize;
 
 use crate::cli::IdleArgs;
 use crate::client::Target;
+use crate::dialect::answers::{Answer, Ear};
+use crate::dialect::greeting::Greeting;
 use crate::failure::Failure;
 use crate::harness::{Control, LiveServer, PATIENCE, Screen};
 use crate::poller::{Handler, Opened, Poller, Received, receive};
@@ -37,6 +39,13 @@ struct Shared {
     reset: AtomicU64,
     pings: AtomicU64,
     messages: AtomicU64,
+}
+
+impl Shared {
+    fn request_target(&self) -> String {
+        let topic = self.args.common.address.topic(0, 1);
+        self.args.dialect.request_target(&self.target.url, topic)
+    }
 }
 
 /// Runs the scenario; the report says whether its figures count.
@@ -154,13 +163,13 @@ struct Outcome {
 fn hold(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
     shared.args.common.pin_thread(thread)?;
     shared.watch.enrol(format!("hold {thread}"));
-    let request_target = shared.target.url.target(None, &shared.args.subscriber_query);
+    let request_target = shared.request_target();
     let mut poller = Poller::new(shared.target.clone())?;
     let new_ramp = || shared.args.common.storm(shared.threads, shared.args.concurrency as usize);
     let mut ramp = new_ramp();
     let outcome = Outcome { closed: 0, closed_how: None, handshake: latencies() };
-    let mut crew = Crew { shared, connections: Vec::new(), buffer: vec![0; 16 * 1024], outcome };
-    let mut goal_seen = 0;
+    let mut crew = Crew { shared, connections: Vec::new(), greeting: 0, buffer: vec![0; 16 * 1024], outcome };
+    let (mut goal_seen, mut overdue_check) = (0, Instant::now());
     while !shared.control.stopped() {
         let goal = shared.goal.load(Ordering::Acquire) as usize;
         let share = (thread..goal).step_by(shared.threads).count();
@@ -176,6 +185,10 @@ fn hold(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
         }
         let patience = if crew.connections.len() < share { Duration::from_millis(1) } else { PATIENCE };
         poller.turn(&mut crew, patience)?;
+        if overdue_check.elapsed() > Duration::from_millis(100) {
+            overdue_check = Instant::now();
+            crew.check_overdue(overdue_check)?;
+        }
     }
     Ok(crew.outcome)
 }
@@ -183,6 +196,8 @@ fn hold(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
 struct Crew<'a> {
     shared: &'a Shared,
     connections: Vec<Connection>,
+    /// How many are not ready yet.
+    greeting: usize,
     buffer: Vec<u8>,
     outcome: Outcome,
 }
@@ -191,21 +206,33 @@ struct Crew<'a> {
 struct Connection {
     stream: Option<TcpStream>,
     walker: Walker,
+    greeting: Option<Box<Greeting>>,
+    ear: Ear,
 }
 
 impl Handler for Crew<'_> {
     fn opened(&mut self, token: usize, opened: Opened) -> Result<(), Failure> {
         self.outcome.handshake.saturating_record(opened.took.as_nanos() as u64);
-        self.connections[token].stream = Some(opened.stream);
-        self.walk(token, &opened.rest);
-        self.shared.opened.fetch_add(1, Ordering::Release);
+        let (args, mut out) = (&self.shared.args, Vec::new());
+        let script = args.dialect.script(&args.common.address.topic(0, 1).name);
+        let connection = &mut self.connections[token];
+        connection.stream = Some(opened.stream);
+        connection.greeting = Greeting::begin(script, &mut out);
+        if connection.greeting.is_none() {
+            self.shared.opened.fetch_add(1, Ordering::Release);
+        } else {
+            self.greeting += 1;
+        }
+        self.walk(token, &opened.rest, out)?;
         self.ready(token)
     }
 
     fn failed(&mut self, _token: usize, failure: Failure) -> Result<(), Failure> {
         let counter = match failure {
             Failure::Status { status: 503, .. } => &self.shared.refused,
-            Failure::Connect { .. } | Failure::Handshake { .. } => &self.shared.reset,
+            Failure::Connect { .. } | Failure::Handshake { .. } | Failure::Refused { .. } => {
+                &self.shared.reset
+            }
             other => return Err(other),
         };
         if !self.shared.args.refusals {
@@ -220,13 +247,13 @@ impl Handler for Crew<'_> {
         while let Some(stream) = &mut self.connections[token].stream {
             match receive(stream, &mut buffer) {
                 Received::Bytes { len, more } => {
-                    self.walk(token, &buffer[..len]);
+                    self.walk(token, &buffer[..len], Vec::new())?;
                     if !more {
                         break;
                     }
                 }
                 Received::WouldBlock => break,
-                Received::End(how) => self.end(token, how),
+                Received::End(how) => self.end(token, how)?,
             }
         }
         self.buffer = buffer;
@@ -235,41 +262,85 @@ impl Handler for Crew<'_> {
 }
 
 impl Crew<'_> {
-    fn walk(&mut self, token: usize, bytes: &[u8]) {
-        let Connection { stream: Some(stream), walker } = &mut self.connections[token] else { return };
-        let mut sink = Replies { out: Vec::new(), pings: 0, messages: 0, closed: None };
+    /// Walks over what has come, and sends `out` and the answers to it.
+    fn walk(&mut self, token: usize, bytes: &[u8], out: Vec<u8>) -> Result<(), Failure> {
+        let Connection { stream: Some(stream), walker, greeting, ear } = &mut self.connections[token] else {
+            return Ok(());
+        };
+        let answers = &self.shared.args.dialect.answer;
+        let was_greeting = greeting.is_some();
+        let mut sink = Replies { greeting, ear, answers, out, heard: 0, pings: 0, messages: 0, closed: None };
         let walked = walker.feed(bytes, &mut sink);
+        if was_greeting && sink.greeting.is_none() {
+            self.greeting -= 1;
+            self.shared.opened.fetch_add(1, Ordering::Release);
+        }
         self.shared.pings.fetch_add(sink.pings, Ordering::Relaxed);
         self.shared.messages.fetch_add(sink.messages, Ordering::Relaxed);
-        let mut closed = sink.closed.or(walked.err().map(|v| format!("the server broke the protocol: {v}")));
-        // Nothing else is ever sent here, so the socket has room for a pong unless it has failed.
+        let mut closed = sink.closed.or(walked.err().map(String::from));
+        // Little is ever sent here, so the socket has room for it unless it has failed.
         if let Err(error) = stream.write_all(&sink.out) {
-            closed.get_or_insert(format!("cannot answer a ping: {error}"));
+            closed.get_or_insert(format!("cannot send a greeting or a pong: {error}"));
         }
-        if let Some(how) = closed {
-            self.end(token, how);
-        }
+        closed.map_or(Ok(()), |how| self.end(token, how))
     }
 
+    /// A connection has ended: refused, if it was not ready.
     #[cold]
-    fn end(&mut self, token: usize, how: String) {
-        self.connections[token].stream = None;
+    fn end(&mut self, token: usize, how: String) -> Result<(), Failure> {
+        let connection = &mut self.connections[token];
+        connection.stream = None;
+        if let Some(greeting) = connection.greeting.take() {
+            self.greeting -= 1;
+            return self.failed(token, self.refused(greeting.cut_short(&how)));
+        }
         self.outcome.closed += 1;
         self.outcome.closed_how.get_or_insert(how);
+        Ok(())
+    }
+
+    fn refused(&self, how: String) -> Failure {
+        Failure::Refused { url: self.shared.target.url_of(&self.shared.request_target()), how }
+    }
+
+    /// Fails if a connection is not ready in time.
+    fn check_overdue(&self, now: Instant) -> Result<(), Failure> {
+        if self.greeting == 0 {
+            return Ok(());
+        }
+        let greetings = self.connections.iter().filter_map(|connection| connection.greeting.as_ref());
+        let overdue =
+            greetings.filter_map(|greeting| greeting.overdue(now, self.shared.target.timeout)).next();
+        overdue.map_or(Ok(()), |how| Err(self.refused(how)))
     }
 }
 
 /// What comes in on an idle connection.
-struct Replies {
+struct Replies<'a> {
+    greeting: &'a mut Option<Box<Greeting>>,
+    ear: &'a mut Ear,
+    answers: &'a [Answer],
     out: Vec<u8>,
+    /// Heartbeats in the current message.
+    heard: u64,
     pings: u64,
     messages: u64,
     closed: Option<String>,
 }
 
-impl Sink for Replies {
-    fn data(&mut self, _at: u64, _bytes: &[u8], end: bool) {
-        self.messages += u64::from(end);
+impl Sink for Replies<'_> {
+    fn data(&mut self, _at: u64, bytes: &[u8], end: bool) {
+        self.heard += self.ear.hear(self.answers, bytes, end, &mut self.out);
+        if let Some(greeting) = self.greeting {
+            if greeting.hear(bytes, end, &mut self.out) {
+                *self.greeting = None;
+            }
+        } else {
+            self.messages += u64::from(end && self.heard == 0);
+        }
+        if end {
+            self.pings += std::mem::take(&mut self.heard);
+        }
     }
 
     fn control(&mut self, opcode: Opcode, payload: &[u8]) {
@@ -279,7 +350,7 @@ impl Sink for Replies {
                 append_frame(&mut self.out, Opcode::Pong, fastrand::u32(..).to_ne_bytes(), &[payload]);
             }
             Opcode::Close => self.closed = Some(close_text(payload)),
-            Opcode::Binary | Opcode::Pong => {}
+            Opcode::Text | Opcode::Binary | Opcode::Pong => {}
         }
     }
 }

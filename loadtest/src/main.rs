@@ -10,8 +10,10 @@
 //!           │         harness                    phases, threads, live view
 //!           ▼            ▼
 //!        accounting   poller ──▶ client ──▶ url  sockets and handshakes
+//!        dialect                                 how a server is spoken to
 //!        stamp        schedule                   what is sent, and when
 //!        wire                                    frames
+//!        series                                  figures over time
 //!        report ──▶ proc                         figures, CPU, memory
 //!        html                                    the page, from the JSON
 //!
@@ -23,6 +25,7 @@ mod bare;
 mod cli;
 mod client;
 mod compare;
+mod dialect;
 mod echo;
 mod failure;
 mod fanout;
@@ -34,6 +37,7 @@ mod poller;
 mod proc;
 mod report;
 mod schedule;
+mod series;
 mod stamp;
 mod topics;
 mod url;

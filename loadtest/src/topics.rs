@@ -113,10 +113,15 @@ fn publish(shared: &Shared, thread: usize) -> Result<Option<String>, Failure> {
     let mut ramp = args.common.churn(shared.threads, concurrency);
     let mut visits = Visits { shared, open: HashMap::new(), buffer: vec![0; 16 * 1024], failed_how: None };
     let mut overdue_check = Instant::now();
+    // One topic alone has a path of its own as well, so that runs of any count are alike.
+    let (address, url, topics_count) =
+        (&args.common.address, &shared.target.url, (args.count as usize).max(2));
     while !shared.control.stopped() {
         while topics.peek().is_some() && ramp.allowed(poller.dialling() + visits.open.len()) > 0 {
             if let Some(topic) = topics.next() {
-                poller.dial(topic, &shared.target.url.target(Some(topic as u64), &args.publisher_query))?;
+                let request_target =
+                    address.topic(topic, topics_count).request_target(url, &args.publisher_query);
+                poller.dial(topic, &request_target)?;
                 ramp.count();
             }
         }
@@ -197,7 +202,7 @@ impl Visits<'_> {
         let mut sink = CloseOnly(None);
         let walked = visit.walker.feed(bytes, &mut sink);
         if let Err(violation) = walked {
-            self.end(token, Some(format!("the server broke the protocol: {violation}")));
+            self.end(token, Some(violation.into()));
         } else if let Some(close) = sink.0 {
             let normal = close.is_empty() || close.starts_with(&NORMAL_CLOSURE);
             self.end(token, (!normal).then(|| close_text(&close)));

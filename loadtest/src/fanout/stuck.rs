@@ -1,15 +1,17 @@
 //! Connections that subscribe and never read, or slowly, so that it shows what they cost those beside them.
 //!
-//! They have the smallest receive buffers that the system gives and are not accounted for. When all else is over
-//! they are read once, to see which of them the server had closed. The stuck come first, then the slow: a slow reader
-//! gets an allowance a few times a second, and reads and answers pings until it is used up.
+//! They have the smallest receive buffers that the system gives and are not accounted for. Once ready, the stuck say
+//! and read nothing; when all else is over they are read once, to see which of them the server had closed. Behind them
+//! come the slow: a slow reader gets an allowance a few times a second, and reads and answers pings until it is used
+//! up.
 
-use std::io::Write;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
 use super::Shared;
+use crate::dialect::greeting::Greeting;
 use crate::failure::Failure;
 use crate::harness::PATIENCE;
 use crate::poller::{Handler, Opened, Poller, RECEIVE_BYTES, Received, receive};
@@ -18,6 +20,9 @@ use crate::wire::{Opcode, Sink, Walker, append_frame};
 /// How long to read in the end, and how long nothing may come before it is taken to be over.
 const READ: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_millis(200);
+
+/// Bytes read at once while a connection is not ready: what is left belongs into its receive buffer.
+const GREETING_BYTES: usize = 1024;
 
 /// How often a slow reader gets its allowance.
 const SIP: Duration = Duration::from_millis(100);
@@ -45,6 +50,7 @@ pub(super) fn run(shared: &Shared) -> Result<Closed, Failure> {
     let mut poller = Poller::new(shared.target.narrow())?;
     let mut ramp = plan.args.common.ramp(1);
     let mut crowd = Crowd {
+        shared,
         connections: Vec::new(),
         opened: 0,
         buffer: vec![0; RECEIVE_BYTES],
@@ -59,8 +65,7 @@ pub(super) fn run(shared: &Shared) -> Result<Closed, Failure> {
     while !shared.control.stopped() {
         while crowd.connections.len() < all && ramp.allowed(poller.dialling()) > 0 {
             let id = crowd.connections.len();
-            poller
-                .dial(id, &plan.request_target(plan.topic_of_subscriber(id), &plan.args.subscriber_query))?;
+            poller.dial(id, &plan.subscriber_target(plan.topic_of_subscriber(id)))?;
             crowd.connections.push(Connection::default());
             ramp.count();
         }
@@ -85,7 +90,8 @@ pub(super) fn run(shared: &Shared) -> Result<Closed, Failure> {
     Ok(crowd.closed)
 }
 
-struct Crowd {
+struct Crowd<'a> {
+    shared: &'a Shared,
     connections: Vec<Connection>,
     opened: usize,
     buffer: Vec<u8>,
@@ -102,23 +108,40 @@ struct Crowd {
 struct Connection {
     stream: Option<TcpStream>,
     walker: Walker,
+    greeting: Option<Box<Greeting>>,
     /// What came behind the response head.
     rest: Vec<u8>,
     /// Bytes that a slow reader may read now.
     allowance: f64,
 }
 
-impl Handler for Crowd {
+impl Connection {
+    /// What a greeting says is little: the socket takes it, or has failed, which the end will show.
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(stream) = &mut self.stream {
+            let _ = stream.write_all(bytes);
+        }
+    }
+}
+
+impl Handler for Crowd<'_> {
     fn opened(&mut self, token: usize, opened: Opened) -> Result<(), Failure> {
-        self.opened += 1;
+        let plan = &self.shared.plan;
         let connection = &mut self.connections[token];
         (connection.stream, connection.rest) = (Some(opened.stream), opened.rest);
-        Ok(())
+        let mut out = Vec::new();
+        connection.greeting =
+            Greeting::begin(plan.subscriber_script(plan.topic_of_subscriber(token)), &mut out);
+        connection.write(&out);
+        self.opened += usize::from(connection.greeting.is_none());
+        self.ready(token)
     }
 
     fn ready(&mut self, token: usize) -> Result<(), Failure> {
         if self.reads {
             self.read(token);
+        } else if self.connections[token].greeting.is_some() {
+            self.greet(token)?;
         } else if token >= self.stuck {
             self.read_allowed(token);
         }
@@ -126,7 +149,35 @@ impl Handler for Crowd {
     }
 }
 
-impl Crowd {
+impl Crowd<'_> {
+    /// Reads until the connection is ready, and no further.
+    fn greet(&mut self, token: usize) -> Result<(), Failure> {
+        let plan = &self.shared.plan;
+        let Connection { stream, walker, greeting, rest, .. } = &mut self.connections[token];
+        let mut listen = Listen { greeting, out: Vec::new() };
+        let _ = walker.feed(&std::mem::take(rest), &mut listen);
+        while listen.greeting.is_some()
+            && let Some(open) = stream
+        {
+            match receive(open, &mut self.buffer[..GREETING_BYTES]) {
+                Received::Bytes { len, .. } => {
+                    let _ = walker.feed(&self.buffer[..len], &mut listen);
+                }
+                Received::WouldBlock => break,
+                Received::End(how) => {
+                    let how =
+                        listen.greeting.as_ref().map_or(how.clone(), |greeting| greeting.cut_short(&how));
+                    let url = plan.target.url_of(&plan.subscriber_target(plan.topic_of_subscriber(token)));
+                    return Err(Failure::Refused { url, how });
+                }
+            }
+        }
+        let (out, ready) = (listen.out, listen.greeting.is_none());
+        self.connections[token].write(&out);
+        self.opened += usize::from(ready);
+        Ok(())
+    }
+
     /// Reads what there is of one connection.
     fn read(&mut self, token: usize) {
         self.connections[token].allowance = f64::INFINITY;
@@ -136,7 +187,7 @@ impl Crowd {
     /// Reads of one connection, `bytes` until the next time.
     fn sip(&mut self, token: usize, bytes: f64) {
         let connection = &mut self.connections[token];
-        if connection.stream.is_some() {
+        if connection.stream.is_some() && connection.greeting.is_none() {
             // What was not there to be read is not made up for later.
             connection.allowance = bytes + connection.allowance.fract();
             self.read_allowed(token);
@@ -145,7 +196,7 @@ impl Crowd {
 
     /// Reads of one connection what is there and allowed.
     fn read_allowed(&mut self, token: usize) {
-        let Connection { stream, walker, rest, allowance } = &mut self.connections[token];
+        let Connection { stream, walker, rest, allowance, .. } = &mut self.connections[token];
         let mut sink = Answers { pongs: Vec::new(), closed: false };
         // What a server sends that breaks the protocol is a matter of those who are accounted for.
         let _ = walker.feed(&std::mem::take(rest), &mut sink);
@@ -176,6 +227,22 @@ impl Crowd {
             }
         }
     }
+}
+
+/// Hands what comes to a greeting, until that is over.
+struct Listen<'a> {
+    greeting: &'a mut Option<Box<Greeting>>,
+    out: Vec<u8>,
+}
+
+impl Sink for Listen<'_> {
+    fn data(&mut self, _at: u64, bytes: &[u8], end: bool) {
+        if self.greeting.as_mut().is_some_and(|greeting| greeting.hear(bytes, end, &mut self.out)) {
+            *self.greeting = None;
+        }
+    }
+
+    fn control(&mut self, _opcode: Opcode, _payload: &[u8]) {}
 }
 
 /// What a connection would say to what came.
