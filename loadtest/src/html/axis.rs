@@ -14,28 +14,40 @@ pub(crate) struct Axis {
     pub(crate) label: String,
 }
 
-/// Decades above which only powers of ten have marks.
-const DECADES_MAX: i32 = 3;
+/// Marks that there is room for, with their texts beside each other.
+const MARKS_MAX: usize = 6;
+
+/// Marks that there is room for, with their texts above each other.
+const MARKS_MAX_UPRIGHT: usize = 9;
 
 impl Axis {
-    /// Ratios show as distances: for positive values that differ by much.
-    pub(crate) fn log(values: impl IntoIterator<Item = f64>, unit: Unit, label: impl Into<String>) -> Self {
+    /// Ratios show as distances, upwards: for positive values that differ by much.
+    pub(crate) fn log(values: impl IntoIterator<Item = f64>, unit: Unit) -> Self {
+        Self::logarithmic(values, unit, MARKS_MAX_UPRIGHT)
+    }
+
+    /// The same from left to right.
+    pub(crate) fn log_level(values: impl IntoIterator<Item = f64>, unit: Unit) -> Self {
+        Self::logarithmic(values, unit, MARKS_MAX)
+    }
+
+    fn logarithmic(values: impl IntoIterator<Item = f64>, unit: Unit, marks_max: usize) -> Self {
         let (min, max) = bounds(values.into_iter().filter(|value| *value > 0.0)).unwrap_or((1.0, 10.0));
         let (low, mut high) = (below(min), above(max));
         if high <= low {
             high = above(low * 1.5);
         }
-        let decades = (high / low).log10().ceil() as i32;
-        let steps: &[f64] = if decades < DECADES_MAX { &[1.0, 2.0, 5.0] } else { &[1.0] };
-        let first = low.log10().floor() as i32;
-        let every = (decades / 6).max(1);
-        let ticks = (first..=first + decades + 1)
-            .filter(|power| (power - first) % every == 0)
-            .flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)))
-            .filter(|value| (low * 0.999..=high * 1.001).contains(value))
-            .map(|value| (value, unit.tick(value)))
-            .collect();
-        Self { log: true, low, high, ticks, label: label.into() }
+        let powers = low.log10().floor() as i32..=high.log10().ceil() as i32;
+        let marks = |steps: &[f64], every: usize| -> Vec<f64> {
+            let all = powers.clone().step_by(every);
+            let all = all.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
+            all.filter(|value| (low * 0.999..=high * 1.001).contains(value)).collect()
+        };
+        let fine = [marks(&[1.0, 2.0, 5.0], 1), marks(&[1.0, 3.0], 1)].into_iter();
+        let coarse = (1..).map(|every| marks(&[1.0], every));
+        let marks = fine.chain(coarse).find(|marks| marks.len() <= marks_max).unwrap_or_default();
+        let ticks = marks.into_iter().map(|value| (value, unit.tick(value))).collect();
+        Self { log: true, low, high, ticks, label: String::new() }
     }
 
     /// From 0.
@@ -45,7 +57,8 @@ impl Axis {
         label: impl Into<String>,
     ) -> Self {
         let (_, max) = bounds(values).filter(|(_, max)| *max > 0.0).unwrap_or((0.0, 1.0));
-        let step = above(max / 5.0);
+        let size = unit.size_of(max);
+        let step = above(max / 5.0 / size) * size;
         let steps = (max / step).ceil();
         let ticks = (0..=steps as usize).map(|n| n as f64 * step);
         Self {
@@ -162,16 +175,18 @@ mod tests {
 
     #[test]
     fn logarithmic() {
-        let axis = Axis::log([30.0, 0.0, 700.0], Unit::Micros, "");
+        let axis = Axis::log([30.0, 0.0, 700.0], Unit::Micros);
         assert_eq!(texts(&axis), ["20 µs", "50 µs", "100 µs", "200 µs", "500 µs", "1 ms"]);
         assert_eq!((axis.place(20.0), axis.place(1000.0)), (0.0, 1.0));
         assert!(axis.holds(20.0) && !axis.holds(0.0) && !axis.holds(1e4) && !axis.holds(f64::NAN));
-        assert_eq!(
-            texts(&Axis::log([3.0, 20_000.0], Unit::Micros, "")),
-            ["10 µs", "100 µs", "1 ms", "10 ms"]
-        );
-        assert_eq!(texts(&Axis::log([5.0], Unit::Micros, "")), ["5 µs", "10 µs"]);
-        assert!(!texts(&Axis::log([], Unit::Micros, "")).is_empty());
+        let wide = Axis::log_level([3.0, 20_000.0], Unit::Micros);
+        assert_eq!(texts(&wide), ["10 µs", "100 µs", "1 ms", "10 ms"]);
+        let between = Axis::log_level([1.0, 200.0], Unit::Micros);
+        assert_eq!(texts(&between), ["1 µs", "3 µs", "10 µs", "30 µs", "100 µs"]);
+        let wider = Axis::log_level([1e-3, 1e15], Unit::Count);
+        assert!((4..=MARKS_MAX).contains(&wider.ticks.len()));
+        assert_eq!(texts(&Axis::log([5.0], Unit::Micros)), ["5 µs", "10 µs"]);
+        assert!(!texts(&Axis::log([], Unit::Micros)).is_empty());
     }
 
     #[test]
@@ -179,6 +194,8 @@ mod tests {
         let axis = Axis::linear([4.6e6], Unit::PerSecond, "");
         assert_eq!(texts(&axis), ["0/s", "1 M/s", "2 M/s", "3 M/s", "4 M/s", "5 M/s"]);
         assert_eq!(axis.place(2.5e6), 0.5);
+        let axis = Axis::linear([6.5e6], Unit::Bytes, "");
+        assert_eq!(texts(&axis), ["0 B", "2 MiB", "4 MiB", "6 MiB", "8 MiB"]);
         assert_eq!(Axis::linear([0.0], Unit::Count, "").place(0.0), 0.0);
     }
 
@@ -192,6 +209,6 @@ mod tests {
     #[test]
     fn values_that_lie_close_share_a_mark() {
         let axis = Axis::of_values(&[1000.0, 2000.0, 2010.0, 4000.0], Unit::PerSecond, "");
-        assert_eq!(texts(&axis), ["1000/s", "2000/s", "4000/s"]);
+        assert_eq!(texts(&axis), ["1 k/s", "2 k/s", "4 k/s"]);
     }
 }

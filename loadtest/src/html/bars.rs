@@ -14,7 +14,7 @@ const ROW: f64 = 21.0;
 const HEAD: f64 = 25.0;
 /// Room for a value, and for a ratio.
 const VALUE: f64 = 82.0;
-const RATIO: f64 = 52.0;
+const RATIO: f64 = 54.0;
 /// Of a character of a name, roughly.
 const CHARACTER: f64 = 6.3;
 const NAME_CHARACTERS_MAX: usize = 17;
@@ -99,7 +99,7 @@ pub(crate) struct Quantiles {
 /// From the least to the greatest quantile of each server, on one log scale; the first is filled, the last hollow.
 pub(crate) fn ranges(title: &str, unit: Unit, rows: &[Quantiles]) -> Markup {
     let left = names_width(rows.iter().map(|row| row.name.as_str()));
-    let axis = Axis::log(rows.iter().flat_map(|row| &row.values).map(|(_, value)| *value), unit, "");
+    let axis = Axis::log_level(rows.iter().flat_map(|row| &row.values).map(|(_, value)| *value), unit);
     let right = WIDTH - 26.0;
     let bottom = 8.0 + ROW * rows.len() as f64;
     let x = |value: f64| left + (right - left) * axis.place(value);

@@ -10,6 +10,7 @@ use super::document::{Cell, Document, Scenario, Spread, Variant};
 use super::legend;
 use super::lines::{Chart, Line, Point};
 use super::metrics::{self, Metric, Unit, ratio};
+use super::outcome::{Interval, Outcome};
 
 /// Latency beside the figure that a rate sweep looks for.
 const LATENCY_P99: &str = "latency_us.p99";
@@ -28,7 +29,6 @@ pub(crate) fn all(document: &Document, scenario: &Scenario) -> Markup {
             }
         }
         @for variant in &scenario.variants { (details(document, scenario, variant)) }
-        @if document.single { (steps(document, scenario)) }
     }
 }
 
@@ -56,7 +56,7 @@ fn by_number(document: &Document, scenario: &Scenario) -> Markup {
         let spreads = |cell: &Cell| cell.metrics.get(metric.key).copied();
         let cells = || scenario.variants.iter().flat_map(|variant| &variant.cells);
         let extent = cells().filter_map(spreads).flat_map(|spread| [spread.min, spread.max]);
-        let y = Axis::log(extent, metric.unit, "");
+        let y = Axis::log(extent, metric.unit);
         let lines = scenario.peers().into_iter().map(|peer| Line {
             peer,
             thin: false,
@@ -83,7 +83,7 @@ fn by_number(document: &Document, scenario: &Scenario) -> Markup {
         } else {
             format!("{} by {flag}", metric.label)
         };
-        figure(&title, "median and range of the valid rounds; both axes logarithmic", &chart.svg())
+        figure(&title, "median and range; both axes logarithmic", &chart.svg())
     });
     html! { @for figure in drawn { (figure) } }
 }
@@ -116,9 +116,9 @@ fn comparison(document: &Document, scenario: &Scenario, metric: Metric) -> Marku
         .filter(|ratio| ratio.metrics.contains_key(metric.key))
         .map(|ratio| ratio.to.as_str())
         .next();
-    let scales = if groups.len() > 1 { "; each group to its own scale" } else { "" };
+    let scales = if groups.len() > 1 { "; a scale for each group" } else { "" };
     let about = match baseline {
-        Some(baseline) => format!("median, range, and ratio to {baseline}{scales}"),
+        Some(baseline) => format!("median, range, ratio to {baseline}{scales}"),
         None => format!("median and range{scales}"),
     };
     figure(metric.label, &about, &bars::bars(metric.label, metric.unit, &groups))
@@ -168,11 +168,13 @@ fn described(unit: Unit, spread: Spread) -> String {
 
 /// Percentiles, the run over time, and the last subscriber, of one variant.
 fn details(document: &Document, scenario: &Scenario, variant: &Variant) -> Markup {
+    let steps = if document.single { steps(document, variant) } else { None };
     let figures: Vec<Markup> = [
         percentiles(document, scenario, variant),
         last_subscriber(document, variant),
         rates_over_time(document, scenario, variant),
         latency_over_time(document, scenario, variant),
+        steps,
     ]
     .into_iter()
     .flatten()
@@ -184,40 +186,30 @@ fn details(document: &Document, scenario: &Scenario, variant: &Variant) -> Marku
         return html! { div class="charts" { @for figure in figures { (figure) } } };
     }
     let peers: Vec<usize> = variant.cells.iter().map(|cell| cell.peer).collect();
+    let charts = html! {
+        (legend(document, &peers))
+        div class="charts" { @for figure in figures { (figure) } }
+    };
+    if variant.name.is_empty() {
+        return charts;
+    }
     html! {
         details open[!scenario.sweeps_rates()] {
-            summary {
-                @if variant.name.is_empty() { "Latency and course of the run" } @else { (variant.name.replace('=', " = ")) }
-            }
-            (legend(document, &peers))
-            div class="charts" { @for figure in figures { (figure) } }
+            summary { (variant.name.replace('=', " = ")) }
+            (charts)
         }
     }
 }
 
 fn percentiles(document: &Document, scenario: &Scenario, variant: &Variant) -> Option<Markup> {
-    let name = metrics::latency_of(&scenario.command);
     let mut lines = Vec::new();
-    for cell in &variant.cells {
-        // The median over rounds at each quantile. The key is the quantile in millionths.
-        let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        for (quantile, us) in cell.figures(document.single).flat_map(|outcome| outcome.percentiles(name)) {
-            values.entry((quantile * 1e6).round() as u64).or_default().push(us);
-        }
-        let points = values.into_iter().filter_map(|(millionths, values)| {
-            let quantile = millionths as f64 / 1e6;
-            let us = Spread::of(values)?.median;
-            let text = format!(
-                "{}: {} % within {}",
-                document.peers[cell.peer].name,
-                (quantile * 1e8).round() / 1e6,
-                Unit::Micros.exact(us)
-            );
-            Some(Point { x: Axis::odds(quantile), y: Some(us), range: None, text })
-        });
-        let points: Vec<Point> = points.filter(|point| point.x >= Axis::odds(0.5)).collect();
+    // Alone, a server has room for a second line.
+    let last_subscriber = document.single.then_some(("last_subscriber_us", true));
+    let shown = [(metrics::latency_of(&scenario.command), false)].into_iter().chain(last_subscriber);
+    for ((name, thin), cell) in shown.flat_map(|shown| variant.cells.iter().map(move |cell| (shown, cell))) {
+        let points = quantiles(document, cell, name, if thin { "last subscriber" } else { "latency" });
         if points.len() > 1 {
-            lines.push(Line { peer: cell.peer, thin: false, points });
+            lines.push(Line { peer: cell.peer, thin, points });
         }
     }
     let points = || lines.iter().flat_map(|line| &line.points);
@@ -227,7 +219,7 @@ fn percentiles(document: &Document, scenario: &Scenario, variant: &Variant) -> O
     }
     let few = lines.iter().all(|line| line.points.len() < 8);
     let x = Axis::quantiles(1.0 - 1.0 / highest);
-    let y = Axis::log(points().filter_map(|point| point.y), Unit::Micros, "");
+    let y = Axis::log(points().filter_map(|point| point.y), Unit::Micros);
     let title = match scenario.command.as_str() {
         "idle" | "handshakes" => "Time from SYN to 101 by percentile",
         _ => "Latency by percentile",
@@ -239,10 +231,33 @@ fn percentiles(document: &Document, scenario: &Scenario, variant: &Variant) -> O
         _ => "share of deliveries",
     }
     .into();
-    let about =
-        if document.single { "both axes logarithmic" } else { "median of the valid rounds at each quantile" };
+    let about = match (document.single, lines.len()) {
+        (true, 1) => "both axes logarithmic",
+        (true, _) => "per delivery, and until the last subscriber had it (thin)",
+        (false, _) => "median of the valid rounds at each quantile",
+    };
     let chart = Chart { title: title.into(), x, y, lines, markers: few };
     Some(figure(title, about, &chart.svg()))
+}
+
+/// Points from the median up: at each quantile the median over the rounds.
+fn quantiles(document: &Document, cell: &Cell, name: &str, what: &str) -> Vec<Point> {
+    // The key is the quantile in millionths.
+    let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for (quantile, us) in cell.figures(document.single).flat_map(|outcome| outcome.percentiles(name)) {
+        values.entry((quantile * 1e6).round() as u64).or_default().push(us);
+    }
+    let from_the_median =
+        values.into_iter().filter(|(millionths, _)| (500_000..1_000_000).contains(millionths));
+    let points = from_the_median.filter_map(|(millionths, values)| {
+        let quantile = millionths as f64 / 1e6;
+        let us = Spread::of(values)?.median;
+        let peer = &document.peers[cell.peer].name;
+        let percent = (quantile * 1e8).round() / 1e6;
+        let text = format!("{peer}, {what}: {percent} % within {}", Unit::Micros.exact(us));
+        Some(Point { x: Axis::odds(quantile), y: Some(us), range: None, text })
+    });
+    points.collect()
 }
 
 fn last_subscriber(document: &Document, variant: &Variant) -> Option<Markup> {
@@ -262,35 +277,34 @@ fn last_subscriber(document: &Document, variant: &Variant) -> Option<Markup> {
         return None;
     }
     let title = "Until the last subscriber had it";
-    let about = "p50 (filled), p90, p99 (strokes), max (hollow); logarithmic";
+    let about = "p50 (filled), p90, p99 (strokes), max (hollow)";
     Some(figure(title, about, &bars::ranges(title, Unit::Micros, &rows)))
 }
 
 /// The median run of each server, and which it is, for a chart over time.
-struct Course<'a> {
+struct Course {
     peer: usize,
     name: String,
-    series: Vec<super::outcome::Interval>,
-    _variant: &'a Variant,
+    series: Vec<Interval>,
 }
 
-fn courses<'a>(document: &Document, scenario: &Scenario, variant: &'a Variant) -> Vec<Course<'a>> {
+fn courses(document: &Document, scenario: &Scenario, variant: &Variant) -> Vec<Course> {
     let key = metrics::of(&scenario.command).get(1).map_or("", |metric| metric.key);
     let courses = variant.cells.iter().filter_map(|cell| {
         let (round, outcome) = cell.median_run(document.single, key)?;
         let name = &document.peers[cell.peer].name;
         let name = round.map_or_else(|| name.clone(), |round| format!("{name}, round {round}"));
         let series = outcome.series();
-        (series.len() > 1).then_some(Course { peer: cell.peer, name, series, _variant: variant })
+        (series.len() > 1).then_some(Course { peer: cell.peer, name, series })
     });
     courses.collect()
 }
 
-fn over_time(document: &Document) -> &'static str {
+fn which_round(document: &Document) -> &'static str {
     if document.single { "" } else { "the round whose rate is the median" }
 }
 
-fn seconds(courses: &[Course<'_>]) -> Axis {
+fn seconds(courses: &[Course]) -> Axis {
     Axis::seconds(
         courses.iter().filter_map(|course| course.series.last()).map(|last| last.seconds).fold(0.0, f64::max),
     )
@@ -321,7 +335,7 @@ fn rates_over_time(document: &Document, scenario: &Scenario, variant: &Variant) 
     let what = if scenario.command == "echo" { "Messages over time" } else { "Deliveries over time" };
     let y = Axis::linear(rates(), Unit::PerSecond, "");
     let chart = Chart { title: what.into(), x: seconds(&courses), y, lines: lines.collect(), markers: false };
-    Some(figure(what, over_time(document), &chart.svg()))
+    Some(figure(what, if document.single { "by interval" } else { which_round(document) }, &chart.svg()))
 }
 
 fn latency_over_time(document: &Document, scenario: &Scenario, variant: &Variant) -> Option<Markup> {
@@ -344,23 +358,18 @@ fn latency_over_time(document: &Document, scenario: &Scenario, variant: &Variant
                 .collect(),
         })
     });
-    let y = Axis::log(values(), Unit::Micros, "");
+    let y = Axis::log(values(), Unit::Micros);
     let title = "Latency over time";
     let chart =
         Chart { title: title.into(), x: seconds(&courses), y, lines: lines.collect(), markers: false };
-    let about = match over_time(document) {
-        "" => "p99, and p50 (thin); logarithmic".into(),
-        which => format!("p99, and p50 (thin); {which}; logarithmic"),
-    };
-    Some(figure(title, &about, &chart.svg()))
+    let about = format!("p99, and p50 (thin); {}", which_round(document));
+    Some(figure(title, about.trim_end_matches("; "), &chart.svg()))
 }
 
 /// Memory by number of connections of a single `idle`.
-fn steps(document: &Document, scenario: &Scenario) -> Markup {
-    let cells = scenario.variants.iter().flat_map(|variant| &variant.cells);
-    let steps =
-        cells.flat_map(|cell| cell.figures(document.single)).map(super::outcome::Outcome::steps).next();
-    let Some(steps) = steps.filter(|steps| steps.len() > 1) else { return html! {} };
+fn steps(document: &Document, variant: &Variant) -> Option<Markup> {
+    let mut outcomes = variant.cells.iter().flat_map(|cell| cell.figures(document.single));
+    let steps = outcomes.next().map(Outcome::steps).filter(|steps| steps.len() > 1)?;
     let points = steps.iter().map(|(connections, bytes)| Point {
         x: *connections,
         y: Some(*bytes),
@@ -372,5 +381,5 @@ fn steps(document: &Document, scenario: &Scenario) -> Markup {
     let y = Axis::linear(steps.iter().map(|(_, bytes)| *bytes), Unit::Bytes, "");
     let title = "Server memory by connections";
     let chart = Chart { title: title.into(), x, y, lines, markers: true };
-    html! { div class="charts" { (figure(title, "resident anonymous memory", &chart.svg())) } }
+    Some(figure(title, "resident anonymous memory", &chart.svg()))
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::document::{Cell, Document, Scenario};
 use super::metrics::{self, Metric, Unit};
+use super::outcome::Outcome;
 use super::swatch;
 
 /// What the page is about.
@@ -47,7 +48,9 @@ fn extent(document: &Document) -> Markup {
     if document.single {
         let outcome = document.scenarios.iter().flat_map(only_outcome).next();
         let seconds = outcome.and_then(|outcome| outcome.number("seconds"));
+        let load = outcome.map(load).unwrap_or_default();
         return html! {
+            @if !load.is_empty() { (load) br; }
             code { (document.peers[0].name) }
             @if let Some(seconds) = seconds { ", measured for " (format!("{seconds:.1}")) " s" }
             @if let Some(date) = date { ", " (date) }
@@ -66,7 +69,32 @@ fn extent(document: &Document) -> Markup {
     }
 }
 
-fn only_outcome(scenario: &Scenario) -> impl Iterator<Item = &super::outcome::Outcome> {
+/// What a single run did, in words.
+fn load(outcome: &Outcome) -> String {
+    const PARTS: [(&str, &str); 9] = [
+        ("subscribers", "subscribers"),
+        ("connections", "connections"),
+        ("publishers", "publishers"),
+        ("topics", "topics"),
+        ("payload_bytes", "bytes a message"),
+        ("in_flight", "in flight on each"),
+        ("outstanding", "outstanding"),
+        ("rate", "messages/s"),
+        ("concurrency", "at once"),
+    ];
+    let parts = PARTS.iter().filter_map(|(key, words)| {
+        let number = outcome.number(key)?;
+        let words = if number == 1.0 {
+            words.strip_suffix("s").filter(|_| *words != "messages/s").unwrap_or(words)
+        } else {
+            words
+        };
+        Some(format!("{}\u{a0}{words}", Unit::Count.text(number)))
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+fn only_outcome(scenario: &Scenario) -> impl Iterator<Item = &Outcome> {
     let cells = scenario.variants.iter().flat_map(|variant| &variant.cells);
     cells.flat_map(|cell| &cell.runs).filter_map(|run| run.outcome.as_ref())
 }

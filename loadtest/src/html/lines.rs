@@ -69,7 +69,7 @@ impl Chart {
                     line class="grid" x1=(at(x)) x2=(at(x)) y1=(at(TOP)) y2=(at(bottom)) {}
                     @let end = x > right - 12.0;
                     text class=(if end { "end" } else { "middle" }) x=(at(if end { right + RIGHT - 1.0 } else { x }))
-                        y=(at(bottom + 15.0)) { (text) }
+                        y=(at(bottom + 17.0)) { (text) }
                 }
                 line class="axis" x1=(at(LEFT)) x2=(at(right)) y1=(at(bottom)) y2=(at(bottom)) {}
                 text class="middle label" x=(at(f64::midpoint(LEFT, right))) y=(at(HEIGHT - 8.0)) { (self.x.label) }

@@ -147,10 +147,16 @@ impl Unit {
         (*by, sign)
     }
 
+    /// What the unit is multiplied by where the value is written.
+    pub(crate) fn size_of(self, value: f64) -> f64 {
+        self.size(value).0
+    }
+
     /// `0.213 µs`, `4.69 M/s`: three significant digits.
     pub(crate) fn text(self, value: f64) -> String {
         let (by, sign) = self.size(value);
-        join(&grouped(value / by, decimals(value / by)), sign)
+        let whole = self == Self::Count && value.fract() == 0.0;
+        join(&grouped(value / by, if whole { 0 } else { decimals(value / by) }), sign)
     }
 
     /// As on an axis: `100 µs`, `2 M/s`, no digits that are not needed.
@@ -163,22 +169,17 @@ impl Unit {
     /// Every digit that means something, in the unit of the document.
     pub(crate) fn exact(self, value: f64) -> String {
         let rounded = format!("{value:.4}");
-        let digits =
-            if value.fract() == 0.0 { grouped(value, 0) } else { rounded.trim_end_matches('0').into() };
+        let decimals = rounded.trim_end_matches('0').split_once('.').map_or(0, |(_, rest)| rest.len());
+        let digits = grouped(value, decimals);
         join(&digits, self.sizes()[self.sizes().len() - 1].2)
     }
 
-    /// One unit and number of decimals for all values of a column.
+    /// One unit for all values of a column, and one number of decimals.
     pub(crate) fn column(self, values: impl IntoIterator<Item = f64>) -> Column {
         let mut values: Vec<f64> = values.into_iter().map(f64::abs).collect();
         values.sort_by(f64::total_cmp);
         let (by, sign) = self.size(values.get(values.len() / 2).copied().unwrap_or(0.0));
-        let least = values.iter().find(|value| **value > 0.0).map_or(0.0, |value| value / by);
-        let whole = values.iter().all(|value| (value / by).fract() == 0.0);
-        // Two significant digits of the least, three of the middle one.
-        let middle = values.get(values.len() / 2).map_or(0.0, |value| value / by);
-        let needed = decimals(least).saturating_sub(1).max(decimals(middle)).min(3);
-        Column { by, sign, decimals: if whole { 0 } else { needed } }
+        Column { by, sign, decimals: 0 }.within(values)
     }
 }
 
@@ -192,15 +193,27 @@ pub(crate) struct Column {
 }
 
 impl Column {
+    /// The same unit, with decimals for some of the values: three digits of the least, one less if the greatest
+    /// became longer than five.
+    pub(crate) fn within(self, values: impl IntoIterator<Item = f64>) -> Self {
+        let values: Vec<f64> = values.into_iter().map(|value| value.abs() / self.by).collect();
+        let least = values.iter().copied().filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
+        let greatest = values.iter().copied().fold(0.0, f64::max);
+        let fine = if least.is_finite() { decimals(least).min(3) } else { 0 };
+        let long = greatest >= 10f64.powi(5 - fine as i32);
+        let whole = values.iter().all(|value| value.fract() == 0.0);
+        Self { decimals: if whole { 0 } else { fine - usize::from(long && fine > 0) }, ..self }
+    }
+
     /// The number, without its unit.
     pub(crate) fn text(&self, value: f64) -> String {
         grouped(value / self.by, self.decimals)
     }
 }
 
-/// `1.05`: two decimals, three where it is small.
+/// `1.05`: two decimals, fewer where it is large, three where it is small.
 pub(crate) fn ratio(value: f64) -> String {
-    grouped(value, if value < 0.1 { 3 } else { 2 })
+    grouped(value, if value < 0.1 { 3 } else { decimals(value).min(2) })
 }
 
 /// Decimals for three significant digits.
@@ -251,9 +264,11 @@ mod tests {
             (Unit::Micros, 0.0, "0 µs", "0 µs", "0 µs"),
             (Unit::Micros, 20_000.0, "20.0 ms", "20 ms", "20\u{202f}000 µs"),
             (Unit::PerSecond, 4_690_123.0, "4.69 M/s", "4.6901 M/s", "4\u{202f}690\u{202f}123/s"),
+            (Unit::PerSecond, 134_720.4, "135 k/s", "134.7204 k/s", "134\u{202f}720.4/s"),
             (Unit::PerSecond, 950.0, "950/s", "950/s", "950/s"),
             (Unit::Bytes, 2600.0, "2600 B", "2600 B", "2600 B"),
             (Unit::Bytes, 3.0 * 1_048_576.0, "3.00 MiB", "3 MiB", "3\u{202f}145\u{202f}728 B"),
+            (Unit::Count, 2.0, "2", "2", "2"),
             (Unit::Count, 12_345.0, "12\u{202f}345", "12345", "12\u{202f}345"),
         ] {
             let nbsp = |text: &str| text.replace(' ', "\u{a0}");
@@ -266,11 +281,17 @@ mod tests {
 
     #[test]
     fn columns_share_unit_and_decimals() {
-        let column = Unit::Micros.column([45.0, 2_300.0, 118_000.0]);
+        let column = Unit::Micros.column([46.0, 2_300.0, 118_000.0]);
         assert_eq!(column.sign, "ms");
-        assert_eq!([45.0, 2_300.0, 118_000.0].map(|us| column.text(us)), ["0.045", "2.300", "118.000"]);
+        assert_eq!([46.0, 2_300.0, 118_000.0].map(|us| column.text(us)), ["0.05", "2.30", "118.00"]);
+        assert_eq!(column.within([1234.0, 2345.6]).text(1234.0), "1.23");
         assert_eq!(Unit::Count.column([1.0, 100.0]).text(7.0), "7");
         assert_eq!(Unit::Micros.column([]).text(0.0), "0");
+    }
+
+    #[test]
+    fn ratios() {
+        assert_eq!([0.0612, 0.95, 1.0, 39.14, 131.4].map(ratio), ["0.061", "0.95", "1.00", "39.1", "131"]);
     }
 
     #[test]

@@ -20,10 +20,11 @@ pub(crate) fn tiles(scenario: &Scenario) -> Markup {
         @for cell in cells {
             dl class="tiles" {
                 @for metric in metrics {
-                    @if let Some(spread) = cell.metrics.get(metric.key) {
-                        div {
-                            dt { (metric.label) }
-                            dd title=(metric.unit.exact(spread.median)) { (bounded(cell, *metric, spread.median)) }
+                    div {
+                        dt { (metric.label) }
+                        @match cell.metrics.get(metric.key) {
+                            Some(spread) => dd title=(metric.unit.exact(spread.median)) { (bounded(cell, *metric, spread.median)) },
+                            None => dd class="quiet" { "–" },
                         }
                     }
                 }
@@ -74,26 +75,31 @@ fn summary(document: &Document, scenario: &Scenario) -> Markup {
     let written: Vec<Column> = (columns.iter())
         .map(|(key, _, unit)| unit.column(cells().filter_map(|cell| Some(cell.metrics.get(key)?.median))))
         .collect();
-    let ratios: Vec<&(String, String, Unit)> = (columns.iter())
-        .filter(|(key, ..)| {
-            cells().any(|cell| cell.ratio.as_ref().is_some_and(|ratio| ratio.metrics.contains_key(key)))
-        })
-        .collect();
-    let width = 2 + columns.len() + ratios.len();
+    let baseline = |key: &str| {
+        let mut ratios = cells().filter_map(|cell| cell.ratio.as_ref());
+        ratios.find(|ratio| ratio.metrics.contains_key(key)).map(|ratio| ratio.to.as_str())
+    };
+    let baselines: Vec<Option<&str>> = columns.iter().map(|(key, ..)| baseline(key)).collect();
+    let width = 2 + columns.len() + baselines.iter().flatten().count();
     html! {
         div class="scroll" {
             table class="numbers" {
                 thead {
                     tr {
                         th { "Server" }
-                        @for ((_, label, _), column) in columns.iter().zip(&written) {
+                        @for (((_, label, _), column), baseline) in columns.iter().zip(&written).zip(&baselines) {
                             th class="number" { (label) @if !column.sign.is_empty() { " " span class="unit" { (column.sign) } } }
+                            @if let Some(baseline) = baseline { th class="number ratio" { "×\u{a0}" (baseline) } }
                         }
-                        @for (_, label, _) in &ratios { th class="number" { (label) " " span class="unit" { "× baseline" } } }
                         th class="number" { "Rounds" }
                     }
                 }
                 @for variant in &scenario.variants {
+                    @let written: Vec<Column> = (columns.iter().zip(&written))
+                        .map(|((key, ..), column)| {
+                            column.within(variant.cells.iter().filter_map(|cell| Some(cell.metrics.get(key)?.median)))
+                        })
+                        .collect();
                     tbody {
                         @if !variant.name.is_empty() {
                             tr class="group" { th colspan=(width) scope="rowgroup" { (variant.name.replace('=', " = ")) } }
@@ -101,10 +107,11 @@ fn summary(document: &Document, scenario: &Scenario) -> Markup {
                         @for cell in &variant.cells {
                             tr class=(peer_class(cell.peer)) {
                                 th scope="row" { (swatch(cell.peer)) (document.peers[cell.peer].name) }
-                                @for ((key, _, unit), column) in columns.iter().zip(&written) {
-                                    td class="number" { (value(cell, key, *unit, column)) }
+                                @for (index, ((key, _, unit), column)) in columns.iter().zip(&written).enumerate() {
+                                    @let missing = if index == 0 { absent(cell) } else { "–" };
+                                    td class="number" { (value(cell, key, *unit, column, missing)) }
+                                    @if baselines[index].is_some() { td class="number ratio" { (ratio_of(cell, key)) } }
                                 }
-                                @for (key, ..) in &ratios { td class="number" { (ratio_of(cell, key)) } }
                                 td class="number" {
                                     (cell.rounds)
                                     @if cell.void > 0 { div { span class="tag" { (cell.void) " void" } } }
@@ -118,7 +125,7 @@ fn summary(document: &Document, scenario: &Scenario) -> Markup {
     }
 }
 
-fn value(cell: &Cell, key: &str, unit: Unit, column: &Column) -> Markup {
+fn value(cell: &Cell, key: &str, unit: Unit, column: &Column, missing: &str) -> Markup {
     html! {
         @if let Some(spread) = cell.metrics.get(key) {
             div title=(unit.exact(spread.median)) {
@@ -127,7 +134,7 @@ fn value(cell: &Cell, key: &str, unit: Unit, column: &Column) -> Markup {
             }
             @if spread.max > spread.min { div class="range" { (column.text(spread.min)) " – " (column.text(spread.max)) } }
         } @else {
-            span class="quiet" { (absent(cell)) }
+            span class="quiet" { (missing) }
         }
     }
 }
