@@ -137,8 +137,8 @@ mod tests {
             let (a, b) = stream.split_at(cut);
             assert_eq!(feed(&[a, b]), (want.clone(), Err(End)), "cut at {cut}");
         }
-        let short: Vec<&[u8]> = stream[..stream.len() - 0x1_0001 - 30].chunks(1).collect();
-        assert_eq!(feed(&short), (want[..3].to_vec(), Ok(())));
+        let single: Vec<&[u8]> = stream[..400].chunks(1).collect();
+        assert_eq!(feed(&single), (want[..3].to_vec(), Ok(())));
     }
 
     #[test]
