@@ -116,7 +116,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// What a greeting says is little: the socket takes it, or has failed, which the end will show.
+    /// What is said here is little: the socket takes it, or has failed, which the end will show.
     fn write(&mut self, bytes: &[u8]) {
         if let Some(stream) = &mut self.stream {
             let _ = stream.write_all(bytes);
@@ -210,9 +210,6 @@ impl Crowd<'_> {
                     *allowance -= len as f64;
                     self.heard = Instant::now();
                     let _ = walker.feed(&self.buffer[..len], &mut sink);
-                    if token >= self.stuck && open.write_all(&std::mem::take(&mut sink.pongs)).is_err() {
-                        sink.closed = true;
-                    }
                 }
                 Received::WouldBlock => break,
                 Received::End(_) => sink.closed = true,
@@ -225,6 +222,9 @@ impl Crowd<'_> {
                     self.closed.slow += 1;
                 }
             }
+        }
+        if token >= self.stuck {
+            self.connections[token].write(&sink.pongs);
         }
     }
 }
