@@ -259,13 +259,13 @@ pub(crate) fn measure(args: &FanoutArgs, screen: &Screen) -> Result<Report<Fanou
         (measured, received, published, sticking.join().expect("the thread that never reads panicked"))
     });
     shared.control.outcome()?;
-    let (Some(measured), Some(received), Some(published), Some(closed_beside)) =
+    let (Some(measured), Some(received), Some(published), Some(others)) =
         (measured, received, published, stuck)
     else {
         unreachable!("a thread that ends without an outcome leaves a failure");
     };
     timeline.absorb();
-    Ok(report(shared, measured, &received, &published, closed_beside, &timeline))
+    Ok(report(shared, measured, &received, &published, others, &timeline))
 }
 
 /// What the main thread measured.
@@ -353,6 +353,7 @@ pub(crate) struct Fanout {
     stuck_closed: u64,
     slow_readers: usize,
     slow_closed: u64,
+    slow_read_bytes: u64,
     unsent: u64,
     pings: u64,
     deliveries_per_second: f64,
@@ -395,8 +396,12 @@ impl Figures for Fanout {
             lines.push(("stuck", text));
         }
         if self.slow_readers > 0 {
-            let text =
-                format!("{} that read slowly, {} of them were closed", self.slow_readers, self.slow_closed);
+            let text = format!(
+                "{} that read slowly, {} in all, {} of them were closed",
+                self.slow_readers,
+                bytes(self.slow_read_bytes as f64),
+                self.slow_closed
+            );
             lines.push(("slow", text));
         }
         if let Some(us) = self.server_cpu_us_per_delivery {
@@ -441,7 +446,7 @@ fn report(
     measured: Measured,
     received: &[subscribers::Outcome],
     published: &publishers::Outcome,
-    closed_beside: stuck::Closed,
+    others: stuck::Outcome,
     timeline: &Timeline,
 ) -> Report<Fanout> {
     let plan = &shared.plan;
@@ -542,9 +547,10 @@ fn report(
         corrupt,
         closed,
         stuck: plan.stuck,
-        stuck_closed: closed_beside.stuck,
+        stuck_closed: others.stuck_closed,
         slow_readers: plan.slow_readers,
-        slow_closed: closed_beside.slow,
+        slow_closed: others.slow_closed,
+        slow_read_bytes: others.slow_read_bytes,
         unsent: published.unsent,
         pings: sum(|outcome| outcome.pings),
         deliveries_per_second: deliveries / usage.seconds,

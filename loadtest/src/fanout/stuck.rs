@@ -27,23 +27,25 @@ const GREETING_BYTES: usize = 1024;
 /// How often a slow reader gets its allowance.
 const SIP: Duration = Duration::from_millis(100);
 
-/// How many of them the server had closed by the end.
+/// What became of them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Closed {
-    /// Of those that never read.
-    pub(super) stuck: u64,
-    /// Of those that read slowly.
-    pub(super) slow: u64,
+pub(super) struct Outcome {
+    /// Those that never read and that the server had closed by the end.
+    pub(super) stuck_closed: u64,
+    /// Those that read slowly and that the server had closed by the end.
+    pub(super) slow_closed: u64,
+    /// Bytes that the slow ones read while the run went on.
+    pub(super) slow_read_bytes: u64,
 }
 
-/// Opens the connections, leaves them alone or reads slowly until the run is stopped, and gives how many were
-/// closed.
-pub(super) fn run(shared: &Shared) -> Result<Closed, Failure> {
+/// Opens the connections, leaves them alone or reads slowly until the run is stopped, and gives what became
+/// of them.
+pub(super) fn run(shared: &Shared) -> Result<Outcome, Failure> {
     let plan = &shared.plan;
     let all = plan.stuck + plan.slow_readers;
     if all == 0 {
         shared.control.ready();
-        return Ok(Closed::default());
+        return Ok(Outcome::default());
     }
     plan.args.common.pin_thread(plan.threads + 1)?;
     shared.watch.enrol("stuck");
@@ -57,7 +59,7 @@ pub(super) fn run(shared: &Shared) -> Result<Closed, Failure> {
         reads: false,
         heard: Instant::now(),
         stuck: plan.stuck,
-        closed: Closed::default(),
+        outcome: Outcome::default(),
     };
     let bytes_per_second = f64::from(plan.args.slow_bytes_per_second);
     let mut sipped = Instant::now();
@@ -87,7 +89,7 @@ pub(super) fn run(shared: &Shared) -> Result<Closed, Failure> {
     while began.elapsed() < READ && crowd.heard.elapsed() < SILENCE {
         poller.turn(&mut crowd, PATIENCE)?;
     }
-    Ok(crowd.closed)
+    Ok(crowd.outcome)
 }
 
 struct Crowd<'a> {
@@ -101,7 +103,7 @@ struct Crowd<'a> {
     heard: Instant,
     /// Tokens below are stuck, the others slow.
     stuck: usize,
-    closed: Closed,
+    outcome: Outcome,
 }
 
 #[derive(Default)]
@@ -208,6 +210,9 @@ impl Crowd<'_> {
             match receive(open, &mut self.buffer[..len]) {
                 Received::Bytes { len, .. } => {
                     *allowance -= len as f64;
+                    if token >= self.stuck && !self.reads {
+                        self.outcome.slow_read_bytes += len as u64;
+                    }
                     self.heard = Instant::now();
                     let _ = walker.feed(&self.buffer[..len], &mut sink);
                 }
@@ -217,9 +222,9 @@ impl Crowd<'_> {
             if sink.closed {
                 *stream = None;
                 if token < self.stuck {
-                    self.closed.stuck += 1;
+                    self.outcome.stuck_closed += 1;
                 } else {
-                    self.closed.slow += 1;
+                    self.outcome.slow_closed += 1;
                 }
             }
         }
