@@ -14,7 +14,7 @@ use super::completion::Tally;
 use crate::accounting::{Arrival, Ledger, Totals};
 use crate::dialect::answers::{Answer, Ear};
 use crate::dialect::greeting::Greeting;
-use crate::dialect::text::{Finder, Found};
+use crate::dialect::text::{Decoder, Finder, Found};
 use crate::failure::Failure;
 use crate::harness::PATIENCE;
 use crate::poller::{Handler, Opened, Poller, RECEIVE_BYTES, Received, receive};
@@ -89,6 +89,7 @@ pub(super) fn run(shared: &Shared, thread: usize, recorder: Recorder) -> Result<
             message_done: false,
             recorder,
         },
+        decoder: Decoder::default(),
         buffer: vec![0; RECEIVE_BYTES],
         opened: 0,
         calls: 0,
@@ -123,6 +124,7 @@ struct Crew<'a> {
     thread: usize,
     subscribers: Vec<Subscriber>,
     desk: Desk,
+    decoder: Decoder,
     buffer: Vec<u8>,
     opened: usize,
     calls: u64,
@@ -261,7 +263,7 @@ impl Crew<'_> {
         let closed_loop = matches!(self.shared.plan.schedule, Schedule::Closed { .. });
         let topic = link.topic as usize;
         let clerk = Clerk { shared: self.shared, desk: &mut self.desk, topic, token, now_ns, closed_loop };
-        let mut sink = Receipt { clerk, link };
+        let mut sink = Receipt { clerk, link, decoder: &mut self.decoder };
         let walked = walker.feed(bytes, &mut sink);
         if self.desk.message_done {
             self.desk.message_done = false;
@@ -348,6 +350,7 @@ impl Crew<'_> {
 struct Receipt<'a> {
     clerk: Clerk<'a>,
     link: &'a mut Link,
+    decoder: &'a mut Decoder,
 }
 
 /// Enters them in the books.
@@ -397,8 +400,9 @@ impl Sink for Receipt<'_> {
 
 impl Receipt<'_> {
     /// A piece of a binary message that is cut, or whose bytes are to be compared.
+    #[inline(never)]
     fn piece(&mut self, at: u64, bytes: &[u8], end: bool) {
-        let Self { clerk, link } = self;
+        let Self { clerk, link, .. } = self;
         let pattern = &clerk.shared.pattern;
         let (mut rest, len) = (bytes, at + bytes.len() as u64);
         let mut at = at as usize;
@@ -434,13 +438,13 @@ impl Receipt<'_> {
         }
     }
 
-    /// A piece of a message in which payloads may lie.
-    #[inline]
+    /// A piece of a message in which payloads may lie. Out of line, so that binary messages have a short way.
+    #[inline(never)]
     fn text(&mut self, bytes: &[u8], end: bool) {
-        let Self { clerk, link } = self;
+        let Self { clerk, link, decoder } = self;
         let Link { finder, ear, reply, checked, .. } = &mut **link;
         let (shared, answers): (_, &[Answer]) = (clerk.shared, &clerk.shared.plan.args.dialect.answer);
-        finder.feed(&shared.pattern, *checked, bytes, |found| match found {
+        finder.feed(decoder, &shared.pattern, *checked, bytes, |found| match found {
             Found::Payload { stamp, intact } => {
                 ear.spoil();
                 clerk.desk.outcome.corrupt += u64::from(!intact);
