@@ -8,7 +8,7 @@
 //! document, outcome     what the JSON says
 //! metrics               names, units, numbers as text
 //! axis ─▶ lines, bars   drawings
-//! headline, charts, tables     parts of the page
+//! headline, charts, knee, tables     parts of the page
 //! ```
 
 mod axis;
@@ -16,6 +16,7 @@ mod bars;
 mod charts;
 mod document;
 mod headline;
+mod knee;
 mod lines;
 mod metrics;
 mod outcome;

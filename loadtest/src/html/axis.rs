@@ -43,7 +43,8 @@ impl Axis {
             let all = all.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
             all.filter(|value| (low * 0.999..=high * 1.001).contains(value)).collect()
         };
-        let fine = [marks(&[1.0, 2.0, 5.0], 1), marks(&[1.0, 3.0], 1)].into_iter();
+        let finest = [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0];
+        let fine = [&finest[..], &[1.0, 2.0, 5.0], &[1.0, 3.0]].into_iter().map(|steps| marks(steps, 1));
         let coarse = (1..).map(|every| marks(&[1.0], every));
         let marks = fine.chain(coarse).find(|marks| marks.len() <= marks_max).unwrap_or_default();
         let ticks = marks.into_iter().map(|value| (value, unit.tick(value))).collect();
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(texts(&between), ["1 µs", "3 µs", "10 µs", "30 µs", "100 µs"]);
         let wider = Axis::log_level([1e-3, 1e15], Unit::Count);
         assert!((4..=MARKS_MAX).contains(&wider.ticks.len()));
-        assert_eq!(texts(&Axis::log([5.0], Unit::Micros)), ["5 µs", "10 µs"]);
+        assert_eq!(texts(&Axis::log([5.0], Unit::Micros)), ["5 µs", "7 µs", "10 µs"]);
         assert!(!texts(&Axis::log([], Unit::Micros)).is_empty());
     }
 

@@ -6,11 +6,11 @@ use maud::{Markup, html};
 
 use super::axis::Axis;
 use super::bars::{self, Group, Quantiles, Row};
-use super::document::{Cell, Document, Scenario, Spread, Variant};
-use super::legend;
+use super::document::{Cell, Document, Progression, Scenario, Spread, Variant};
 use super::lines::{Chart, Line, Point};
 use super::metrics::{self, Metric, Unit, ratio};
 use super::outcome::{Interval, Outcome};
+use super::{knee, legend};
 
 /// Latency beside the figure that a rate sweep looks for.
 const LATENCY_P99: &str = "latency_us.p99";
@@ -19,14 +19,22 @@ const LATENCY_P99: &str = "latency_us.p99";
 pub(crate) fn all(document: &Document, scenario: &Scenario) -> Markup {
     let sweeps = scenario.sweeps_rates();
     html! {
-        @if !document.single && scenario.numbers().is_some() {
+        @if !document.single && !scenario.progressions().is_empty() {
             (legend(document, &scenario.peers()))
-            div class="charts" { (by_number(document, scenario)) }
+            div class="charts" { @for progression in scenario.progressions() { (by_number(document, scenario, &progression)) } }
         }
         @if !document.single && !sweeps {
             div class="charts" {
-                @for metric in metrics::of(&scenario.command).iter().take(2) { (comparison(document, scenario, *metric)) }
+                @for metric in scenario.metrics().into_iter().take(2) { (comparison(document, scenario, metric)) }
             }
+        }
+        @let knees: Vec<_> = scenario.variants.iter().filter_map(|variant| knee::chart(document, variant)).collect();
+        @if !knees.is_empty() {
+            (legend(document, &scenario.peers()))
+            div class="charts" {
+                @for knee in knees { (figure(&knee.title, "the round whose knee is the median; hollow: not held", &knee.svg())) }
+            }
+            (knee::table(document, scenario))
         }
         @for variant in &scenario.variants { (details(document, scenario, variant)) }
     }
@@ -42,8 +50,9 @@ fn figure(title: &str, about: &str, drawing: &Markup) -> Markup {
 }
 
 /// Figures by what varies, where it is numbers: the cliffs and the knee.
-fn by_number(document: &Document, scenario: &Scenario) -> Markup {
-    let Some((flag, values)) = scenario.numbers() else { return html! {} };
+fn by_number(document: &Document, scenario: &Scenario, progression: &Progression<'_>) -> Markup {
+    let Progression { flag, rest, variants } = progression;
+    let values: Vec<f64> = variants.iter().map(|(value, _)| *value).collect();
     let metrics = metrics::of(&scenario.command);
     let named = |key: &str| metrics.iter().find(|metric| metric.key == key).copied();
     let shown: Vec<Metric> = if scenario.sweeps_rates() {
@@ -54,13 +63,16 @@ fn by_number(document: &Document, scenario: &Scenario) -> Markup {
     let unit = if scenario.sweeps_rates() { Unit::PerSecond } else { Unit::Count };
     let drawn = shown.iter().map(|metric| {
         let spreads = |cell: &Cell| cell.metrics.get(metric.key).copied();
-        let cells = || scenario.variants.iter().flat_map(|variant| &variant.cells);
+        let cells = || variants.iter().flat_map(|(_, variant)| &variant.cells);
         let extent = cells().filter_map(spreads).flat_map(|spread| [spread.min, spread.max]);
         let y = Axis::log(extent, metric.unit);
         let lines = scenario.peers().into_iter().map(|peer| Line {
             peer,
             thin: false,
-            points: by_value(&scenario.variants, &values, peer)
+            points: (variants.iter())
+                .filter_map(|(value, variant)| {
+                    Some((*value, variant.cells.iter().find(|cell| cell.peer == peer)?))
+                })
                 .map(|(value, cell)| {
                     let spread = spreads(cell);
                     let text = format!("{} at {}: ", document.peers[peer].name, unit.exact(value));
@@ -68,6 +80,7 @@ fn by_number(document: &Document, scenario: &Scenario) -> Markup {
                         x: value,
                         y: spread.map(|spread| spread.median),
                         range: spread.map(|spread| (spread.min, spread.max)),
+                        hollow: false,
                         text: text
                             + &spread.map_or("nothing valid".into(), |spread| described(metric.unit, spread)),
                     }
@@ -83,24 +96,10 @@ fn by_number(document: &Document, scenario: &Scenario) -> Markup {
         } else {
             format!("{} by {flag}", metric.label)
         };
-        figure(&title, "median and range; both axes logarithmic", &chart.svg())
+        let separator = if rest.is_empty() { "" } else { "; " };
+        figure(&title, &format!("{rest}{separator}median and range; both axes logarithmic"), &chart.svg())
     });
     html! { @for figure in drawn { (figure) } }
-}
-
-/// A server's cells with the values of what varies, rising.
-fn by_value<'a>(
-    variants: &'a [Variant],
-    values: &[f64],
-    peer: usize,
-) -> impl Iterator<Item = (f64, &'a Cell)> {
-    let mut pairs: Vec<(f64, &Cell)> = variants
-        .iter()
-        .zip(values)
-        .filter_map(|(variant, value)| Some((*value, variant.cells.iter().find(|cell| cell.peer == peer)?)))
-        .collect();
-    pairs.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-    pairs.into_iter()
 }
 
 /// A figure as bars, a group for each variant.
@@ -147,7 +146,7 @@ fn group(document: &Document, variant: &Variant, metric: Metric) -> Group {
             text,
         }
     });
-    Group { heading: variant.name.replace('=', " = "), rows: rows.collect() }
+    Group { heading: variant.title(), rows: rows.collect() }
 }
 
 /// Why a cell has no figure.
@@ -195,7 +194,7 @@ fn details(document: &Document, scenario: &Scenario, variant: &Variant) -> Marku
     }
     html! {
         details open[!scenario.sweeps_rates()] {
-            summary { (variant.name.replace('=', " = ")) }
+            summary { (variant.title()) }
             (charts)
         }
     }
@@ -255,7 +254,7 @@ fn quantiles(document: &Document, cell: &Cell, name: &str, what: &str) -> Vec<Po
         let peer = &document.peers[cell.peer].name;
         let percent = (quantile * 1e8).round() / 1e6;
         let text = format!("{peer}, {what}: {percent} % within {}", Unit::Micros.exact(us));
-        Some(Point { x: Axis::odds(quantile), y: Some(us), range: None, text })
+        Some(Point { x: Axis::odds(quantile), y: Some(us), range: None, hollow: false, text })
     });
     points.collect()
 }
@@ -323,6 +322,7 @@ fn rates_over_time(document: &Document, scenario: &Scenario, variant: &Variant) 
                 x: interval.seconds,
                 y: interval.per_second,
                 range: None,
+                hollow: false,
                 text: format!(
                     "{}, {:.2} s: {}",
                     course.name,
@@ -353,7 +353,7 @@ fn latency_over_time(document: &Document, scenario: &Scenario, variant: &Variant
                     let quantile = if thin { "p50" } else { "p99" };
                     let text = us.map_or("nothing".into(), |us| Unit::Micros.exact(us));
                     let text = format!("{}, {:.2} s: {quantile} {text}", course.name, interval.seconds);
-                    Point { x: interval.seconds, y: us, range: None, text }
+                    Point { x: interval.seconds, y: us, range: None, hollow: false, text }
                 })
                 .collect(),
         })
@@ -374,6 +374,7 @@ fn steps(document: &Document, variant: &Variant) -> Option<Markup> {
         x: *connections,
         y: Some(*bytes),
         range: None,
+        hollow: false,
         text: format!("{} with {connections} connections", Unit::Bytes.exact(*bytes)),
     });
     let lines = vec![Line { peer: 0, thin: false, points: points.collect() }];

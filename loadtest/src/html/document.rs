@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::metrics;
+use super::knee::Knee;
+use super::metrics::{self, Metric};
 use super::outcome::Outcome;
 use crate::failure::Failure;
 
@@ -61,10 +62,21 @@ pub(crate) struct Scenario {
 /// A scenario with one value of what varies.
 #[derive(Debug)]
 pub(crate) struct Variant {
-    /// `flag=value`, or empty.
+    /// `flag=value`, several of them with spaces between, or empty.
     pub(crate) name: String,
     /// One for each server of which there is anything to say, in the order of the servers.
     pub(crate) cells: Vec<Cell>,
+}
+
+/// Variants of rising numbers.
+#[derive(Debug)]
+pub(crate) struct Progression<'a> {
+    /// What varies.
+    pub(crate) flag: &'a str,
+    /// What else tells these variants from others; mostly empty.
+    pub(crate) rest: String,
+    /// By the number.
+    pub(crate) variants: Vec<(f64, &'a Variant)>,
 }
 
 /// What one server did in one variant.
@@ -115,6 +127,8 @@ pub(crate) struct Run {
     pub(crate) failure: Option<String>,
     /// What it found.
     pub(crate) outcome: Option<Outcome>,
+    /// What it found if it went through rates.
+    pub(crate) knee: Option<Knee>,
 }
 
 /// A comparison as `compare` and `limit` print it.
@@ -144,6 +158,7 @@ struct RawRun {
     round: Option<u64>,
     failure: Option<String>,
     report: Option<Map<String, Value>>,
+    knee: Option<Knee>,
 }
 
 #[derive(Deserialize)]
@@ -153,6 +168,7 @@ struct RawRow {
     peer: String,
     rounds: Option<u64>,
     void: Option<u64>,
+    failed: Option<u64>,
     generator_busy: Option<bool>,
     metrics: Option<BTreeMap<String, Value>>,
     ratio: Option<RawRatio>,
@@ -209,7 +225,7 @@ impl Document {
                 variants: Vec::new(),
             }],
         };
-        let run = Run { round: None, failure: None, outcome: Some(Outcome::new(report.clone())) };
+        let run = Run { round: None, failure: None, outcome: Some(Outcome::new(report.clone())), knee: None };
         document.scenarios[0].cell("", 0).runs.push(run);
         document.sum_up();
         document
@@ -233,14 +249,14 @@ impl Document {
         for run in comparison.runs {
             let cell = document.cell(&run.scenario, run.variant.as_deref(), &run.peer);
             let outcome = run.report.map(Outcome::new);
-            cell.runs.push(Run { round: run.round, failure: run.failure, outcome });
+            cell.runs.push(Run { round: run.round, failure: run.failure, outcome, knee: run.knee });
         }
         document.sum_up();
         // What the tool has summed up itself takes precedence.
         for row in comparison.table.unwrap_or_default() {
             let cell = document.cell(&row.scenario, row.variant.as_deref(), &row.peer);
             cell.rounds = row.rounds.unwrap_or(cell.rounds);
-            cell.void = row.void.unwrap_or(cell.void);
+            cell.void = row.void.map_or(cell.void, |void| void + row.failed.unwrap_or(0));
             cell.busy = row.generator_busy.unwrap_or(cell.busy);
             cell.metrics.extend(spreads(row.metrics));
             cell.ratio = row.ratio.map(|ratio| Ratio { to: ratio.to, metrics: spreads(ratio.metrics) });
@@ -282,6 +298,12 @@ impl Document {
                 cell.rounds = cell.runs.len() as u64;
                 cell.void = cell.rounds - cell.runs.iter().filter(|run| run.counts()).count() as u64;
                 cell.busy = cell.runs.iter().filter_map(|run| run.outcome.as_ref()).any(Outcome::busy);
+                let knees =
+                    || cell.runs.iter().filter(|run| run.counts()).filter_map(|run| run.knee.as_ref());
+                let rates = Spread::of(knees().filter_map(|knee| knee.rate).collect());
+                let p99s = Spread::of(knees().filter_map(|knee| knee.p99_us).collect());
+                let found = metrics::KNEE.iter().zip([rates, p99s]);
+                cell.metrics.extend(found.filter_map(|(metric, spread)| Some((metric.key.into(), spread?))));
                 for metric in metrics {
                     let figures = cell.figures(self.single).filter_map(|outcome| outcome.number(metric.key));
                     if let Some(spread) = Spread::of(figures.collect()) {
@@ -317,28 +339,59 @@ impl Scenario {
         peers
     }
 
-    /// What varies, if it is numbers: its name and each variant's value.
-    pub(crate) fn numbers(&self) -> Option<(&str, Vec<f64>)> {
-        let pairs: Option<Vec<(&str, f64)>> = (self.variants.iter())
-            .map(|variant| {
-                let (flag, value) = variant.name.split_once('=')?;
-                value
-                    .parse()
-                    .ok()
-                    .filter(|value: &f64| value.is_finite() && *value > 0.0)
-                    .map(|value| (flag, value))
-            })
-            .collect();
-        let pairs = pairs?;
-        let (flag, _) = *pairs.first()?;
-        let same = pairs.len() >= 3 && pairs.iter().all(|(other, _)| *other == flag);
-        same.then(|| (flag, pairs.into_iter().map(|(_, value)| value).collect()))
+    /// The variants by what varies, if it is at least three numbers: for each setting of the rest.
+    pub(crate) fn progressions(&self) -> Vec<Progression<'_>> {
+        let mut found: Vec<Progression<'_>> = Vec::new();
+        for variant in &self.variants {
+            let number = |part: &str| part.split_once('=')?.1.parse().ok().filter(|value: &f64| *value > 0.0);
+            let Some((part, value)) = variant.parts().find_map(|part| Some((part, number(part)?))) else {
+                return Vec::new();
+            };
+            let flag = part.split_once('=').map_or(part, |(flag, _)| flag);
+            let rest = titled(variant.parts().filter(|other| *other != part));
+            match found.iter_mut().find(|known| known.flag == flag && known.rest == rest) {
+                Some(known) => known.variants.push((value, variant)),
+                None => found.push(Progression { flag, rest, variants: vec![(value, variant)] }),
+            }
+        }
+        for progression in &mut found {
+            progression.variants.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        }
+        let long = found.iter().all(|progression| progression.variants.len() >= 3);
+        if long { found } else { Vec::new() }
     }
 
-    /// Whether it goes through rates to find the knee.
-    pub(crate) fn sweeps_rates(&self) -> bool {
-        self.numbers().is_some_and(|(flag, _)| flag == "rate")
+    /// Its figures, the two that matter most first.
+    pub(crate) fn metrics(&self) -> Vec<Metric> {
+        let mut cells = self.variants.iter().flat_map(|variant| &variant.cells);
+        let knee = if cells.any(|cell| cell.metrics.contains_key(metrics::KNEE[0].key)) {
+            metrics::KNEE
+        } else {
+            &[]
+        };
+        knee.iter().chain(metrics::of(&self.command)).copied().collect()
     }
+
+    /// Whether its variants are rates, which show the knee.
+    pub(crate) fn sweeps_rates(&self) -> bool {
+        let progressions = self.progressions();
+        !progressions.is_empty() && progressions.iter().all(|progression| progression.flag == "rate")
+    }
+}
+
+impl Variant {
+    fn parts(&self) -> impl Iterator<Item = &str> {
+        self.name.split(' ').filter(|part| !part.is_empty())
+    }
+
+    /// For people: `flag = value, …`
+    pub(crate) fn title(&self) -> String {
+        titled(self.parts())
+    }
+}
+
+fn titled<'a>(parts: impl Iterator<Item = &'a str>) -> String {
+    parts.map(|part| part.replace('=', " = ")).collect::<Vec<_>>().join(", ")
 }
 
 impl Cell {
@@ -453,13 +506,21 @@ mod tests {
         let of = |variants: &[&str]| {
             let runs: Vec<_> = variants.iter().map(|variant| run("a", variant, 1.0, "valid")).collect();
             let document = comparison(&runs, &json!([]));
-            let numbers = document.scenarios[0].numbers().map(|(flag, values)| (flag.to_string(), values));
-            (numbers, document.scenarios[0].sweeps_rates())
+            let progressions = document.scenarios[0].progressions();
+            let of = |progression: &Progression<'_>| {
+                let values = progression.variants.iter().map(|(value, _)| *value).collect::<Vec<_>>();
+                (progression.flag.to_string(), progression.rest.clone(), values)
+            };
+            (progressions.iter().map(of).collect::<Vec<_>>(), document.scenarios[0].sweeps_rates())
         };
-        assert_eq!(of(&["n=1", "n=8", "n=64"]), (Some(("n".into(), vec![1.0, 8.0, 64.0])), false));
+        let numbers = vec![1.0, 8.0, 64.0];
+        assert_eq!(of(&["n=1", "n=64", "n=8"]), (vec![("n".into(), String::new(), numbers.clone())], false));
+        let twice = ["n=1 at=a", "n=1 at=b", "n=8 at=a", "n=8 at=b", "n=64 at=a", "n=64 at=b"];
+        let both = ["at = a", "at = b"].map(|rest| ("n".to_string(), rest.to_string(), numbers.clone()));
+        assert_eq!(of(&twice), (both.to_vec(), false));
         assert!(of(&["rate=1", "rate=8", "rate=64"]).1);
         for variants in [&["n=1", "n=8"][..], &["n=1", "m=8", "n=64"], &["n=a", "n=b", "n=c"], &[""]] {
-            assert_eq!(of(variants), (None, false), "{variants:?}");
+            assert_eq!(of(variants), (Vec::new(), false), "{variants:?}");
         }
     }
 

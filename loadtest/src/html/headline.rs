@@ -184,12 +184,12 @@ fn why_skipped(skipped: &str) -> Markup {
 
 /// The figures of the overview: of a rate sweep, the latency comes first.
 fn principal(scenario: &Scenario) -> Vec<Metric> {
-    let metrics = metrics::of(&scenario.command);
+    let metrics = scenario.metrics();
     let named = |key: &str| metrics.iter().copied().find(|metric| metric.key == key);
     if scenario.sweeps_rates() {
         return ["latency_us.p99", "server_cpu_us_per_delivery"].into_iter().filter_map(named).collect();
     }
-    metrics.iter().copied().take(2).collect()
+    metrics.into_iter().take(2).collect()
 }
 
 /// All scenarios and all servers in one table, two figures each.
@@ -200,7 +200,7 @@ pub(crate) fn overview(document: &Document) -> Markup {
     html! {
         section {
             h2 { "At a glance" }
-            p class="quiet" { "Medians of the valid rounds. Bold: the least of its row, by the first figure." }
+            p class="quiet" { "Medians of the valid rounds. Bold: the best of its row, by the first figure." }
             div class="scroll" {
                 table class="overview" {
                     thead {
@@ -230,15 +230,17 @@ fn overview_of(scenario: &Scenario, peers: &[usize]) -> Markup {
             }
             @for variant in &scenario.variants {
                 @let value = |cell: &Cell| principal.first().and_then(|metric| cell.metrics.get(metric.key)).map(|spread| spread.median);
-                @let least = variant.cells.iter().filter_map(value).fold(f64::INFINITY, f64::min);
-                @let compared = variant.cells.iter().filter_map(value).count() > 1;
+                @let values = || variant.cells.iter().filter_map(value);
+                @let more = principal.first().is_some_and(|metric| metric.unit == Unit::PerSecond);
+                @let best = if more { values().reduce(f64::max) } else { values().reduce(f64::min) };
+                @let compared = values().count() > 1;
                 tr {
-                    th scope="row" { @if variant.name.is_empty() { "–" } @else { (variant.name.replace('=', " = ")) } }
+                    th scope="row" { @if variant.name.is_empty() { "–" } @else { (variant.title()) } }
                     @for &peer in peers {
                         @let cell = variant.cells.iter().find(|cell| cell.peer == peer);
                         td class={ "number " (super::peer_class(peer)) } {
                             @if let Some(cell) = cell {
-                                @let best = compared && value(cell).is_some_and(|value| value <= least);
+                                @let best = compared && value(cell).is_some() && value(cell) == best;
                                 div class=[best.then_some("best")] { (figure(cell, principal.first())) }
                                 div class="quiet" {
                                     (second_figure(cell, principal.get(1)))

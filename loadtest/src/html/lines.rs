@@ -38,6 +38,8 @@ pub(crate) struct Point {
     pub(crate) y: Option<f64>,
     /// Least and greatest value.
     pub(crate) range: Option<(f64, f64)>,
+    /// Its marker is not filled: it is not to be relied upon.
+    pub(crate) hollow: bool,
     /// Shown when the pointer rests on it.
     pub(crate) text: String,
 }
@@ -116,7 +118,7 @@ impl Chart {
                             @if let Some((low, high)) = point.range.filter(|(low, high)| self.y.holds(*low) && self.y.holds(*high)) {
                                 line class="range" x1=(at(x)) x2=(at(x)) y1=(at(self.y_of(low))) y2=(at(self.y_of(high))) {}
                             }
-                            (marker(line.peer, x, y))
+                            g class=[point.hollow.then_some("unfilled")] { (marker(line.peer, x, y)) }
                         }
                     }
                 }
@@ -184,7 +186,7 @@ mod tests {
     use crate::html::metrics::Unit;
 
     fn point(x: f64, y: Option<f64>) -> Point {
-        Point { x, y, range: None, text: format!("at {x}") }
+        Point { x, y, range: None, hollow: false, text: format!("at {x}") }
     }
 
     fn chart(points: Vec<Point>) -> String {

@@ -87,6 +87,12 @@ const TOPICS: &[Metric] = &[
     metric("topics_per_second", "Topics", Unit::PerSecond),
 ];
 
+/// What a rate sweep found.
+pub(crate) const KNEE: &[Metric] = &[
+    metric("knee_rate", "Rate held", Unit::PerSecond),
+    metric("knee_p99_us", "Latency p99 at that rate", Unit::Micros),
+];
+
 /// The figures of a command, the two that matter most first.
 pub(crate) fn of(command: &str) -> &'static [Metric] {
     match command {
@@ -106,7 +112,7 @@ pub(crate) fn latency_of(command: &str) -> &'static str {
 
 /// The unit that a key's name tells.
 pub(crate) fn unit_of(key: &str) -> Unit {
-    let (key, part) = key.split_once('.').filter(|(name, _)| name.ends_with("_us")).unwrap_or((key, ""));
+    let (key, part) = key.rsplit_once('.').filter(|(name, _)| name.ends_with("_us")).unwrap_or((key, ""));
     if part == "count" {
         Unit::Count
     } else if key.ends_with("_us") || key.contains("_us_per_") {
@@ -193,16 +199,18 @@ pub(crate) struct Column {
 }
 
 impl Column {
-    /// The same unit, with decimals for some of the values: three digits of the least, one less if the greatest
-    /// became longer than five.
+    /// The same unit, with decimals for some of the values: three digits of the least, fewer if the
+    /// greatest had more than five.
     pub(crate) fn within(self, values: impl IntoIterator<Item = f64>) -> Self {
         let values: Vec<f64> = values.into_iter().map(|value| value.abs() / self.by).collect();
         let least = values.iter().copied().filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
         let greatest = values.iter().copied().fold(0.0, f64::max);
-        let fine = if least.is_finite() { decimals(least).min(3) } else { 0 };
-        let long = greatest >= 10f64.powi(5 - fine as i32);
+        let mut fine = if least.is_finite() { decimals(least) } else { 0 };
+        while fine > 0 && greatest >= 10f64.powi(5 - fine as i32) {
+            fine -= 1;
+        }
         let whole = values.iter().all(|value| value.fract() == 0.0);
-        Self { decimals: if whole { 0 } else { fine - usize::from(long && fine > 0) }, ..self }
+        Self { decimals: if whole { 0 } else { fine }, ..self }
     }
 
     /// The number, without its unit.
@@ -299,6 +307,7 @@ mod tests {
         for (key, unit) in [
             ("latency_us.p99", Unit::Micros),
             ("latency_us.count", Unit::Count),
+            ("beside.handshake_us.p99", Unit::Micros),
             ("server_cpu_us_per_delivery", Unit::Micros),
             ("deliveries_per_second", Unit::PerSecond),
             ("server.rss_anon_bytes", Unit::Bytes),

@@ -48,7 +48,7 @@ pub(crate) fn scenario(document: &Document, scenario: &Scenario) -> Markup {
 
 /// Figures of a table that this page does not know, after those that it does.
 fn columns(scenario: &Scenario) -> Vec<(String, String, Unit)> {
-    let known = metrics::of(&scenario.command);
+    let known = scenario.metrics();
     let cells = || scenario.variants.iter().flat_map(|variant| &variant.cells);
     let present = |key: &str| cells().any(|cell| cell.metrics.contains_key(key));
     let mut columns: Vec<(String, String, Unit)> = (known.iter())
@@ -75,7 +75,12 @@ fn summary(document: &Document, scenario: &Scenario) -> Markup {
     let written: Vec<Column> = (columns.iter())
         .map(|(key, _, unit)| unit.column(cells().filter_map(|cell| Some(cell.metrics.get(key)?.median))))
         .collect();
+    // Of the figures that matter most; those of all would make the table twice as wide.
+    let compared: Vec<&str> = scenario.metrics().iter().take(3).map(|metric| metric.key).collect();
     let baseline = |key: &str| {
+        if !compared.contains(&key) {
+            return None;
+        }
         let mut ratios = cells().filter_map(|cell| cell.ratio.as_ref());
         ratios.find(|ratio| ratio.metrics.contains_key(key)).map(|ratio| ratio.to.as_str())
     };
@@ -102,7 +107,7 @@ fn summary(document: &Document, scenario: &Scenario) -> Markup {
                         .collect();
                     tbody {
                         @if !variant.name.is_empty() {
-                            tr class="group" { th colspan=(width) scope="rowgroup" { (variant.name.replace('=', " = ")) } }
+                            tr class="group" { th colspan=(width) scope="rowgroup" { (variant.title()) } }
                         }
                         @for cell in &variant.cells {
                             tr class=(peer_class(cell.peer)) {
@@ -184,7 +189,7 @@ fn runs(document: &Document, scenario: &Scenario) -> Markup {
                         @for (variant, cell, run) in all() {
                             tr class=(peer_class(cell.peer)) {
                                 th scope="row" { (document.peers[cell.peer].name) }
-                                td { (variant.name.replace('=', " = ")) }
+                                td { (variant.title()) }
                                 td class="number" { (run.round.map_or("–".into(), |round| round.to_string())) }
                                 @for (metric, column) in shown.iter().zip(&written) {
                                     td class="number" { (number(run, metric).map_or("–".into(), |value| column.text(value))) }
@@ -264,7 +269,7 @@ pub(crate) fn not_counted(document: &Document) -> Markup {
                             @for (scenario, variant, cell, run) in gone {
                                 tr class=(peer_class(cell.peer)) {
                                     th scope="row" { (swatch(cell.peer)) (document.peers[cell.peer].name) }
-                                    td { (scenario.name) @if !variant.name.is_empty() { ", " (variant.name.replace('=', " = ")) } }
+                                    td { (scenario.name) @if !variant.name.is_empty() { ", " (variant.title()) } }
                                     td class="number" { (run.round.map_or("–".into(), |round| round.to_string())) }
                                     td { (verdict(run)) }
                                     td { (reason(run)) }

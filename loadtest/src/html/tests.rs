@@ -147,9 +147,34 @@ fn what_is_missing_is_no_zero() {
 fn a_table_without_runs_is_enough() {
     let mut document = read(COMPARISON);
     document["runs"] = json!([]);
-    document["table"][0]["metrics"]["knee_rate"] = json!({"median": 812.0, "min": 800.0, "max": 820.0});
+    document["table"][0]["metrics"]["other_rate"] = json!({"median": 812.0, "min": 800.0, "max": 820.0});
     let page = checked(&document);
-    ["Server CPU per delivery", "Knee rate", "outstanding = 64"].iter().for_each(|text| holds(&page, text));
+    ["Server CPU per delivery", "Other rate", "outstanding = 64"].iter().for_each(|text| holds(&page, text));
+}
+
+#[test]
+fn a_sweep_shows_its_knee() {
+    let sweep = |round: u32, knee: f64| {
+        json!({"scenario": "sweep", "variant": "placement=apart", "peer": "a", "round": round, "failure": null,
+            "report": {"command": "fanout", "verdict": "valid", "figures": {}},
+            "knee": {"rate": knee, "p99_us": 900.0, "steps": [
+                {"rate": knee, "held": true, "why": null, "latency_p99_us": 900.0},
+                {"rate": 5000.0, "held": false, "why": "p99 40.00 ms", "latency_p99_us": 40_000.0},
+                {"rate": 2500.0, "held": false, "why": "17 lost", "latency_p99_us": null}]}})
+    };
+    let runs = [sweep(1, 1000.0), sweep(2, 1500.0), sweep(3, 1200.0)];
+    let page = checked(&json!({"command": "compare", "peers": [], "scenarios": [], "runs": runs}));
+    for part in [
+        "The knee: latency p99 by rate, placement = apart",
+        "Rate held",
+        "1.20\u{a0}k/s",
+        "a at 1200/s: p99 900\u{a0}µs",
+        "not held: p99 40.00 ms",
+        "<td>17 lost</td>",
+        "class=\"unfilled\"",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
 }
 
 #[test]
