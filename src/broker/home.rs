@@ -35,6 +35,11 @@ pub fn home_of(name: &TopicName, workers: u16, seed: u64) -> WorkerId {
     WorkerId((0..workers.max(1)).max_by_key(|&worker| weight(worker)).unwrap_or(0))
 }
 
+/// Whether three quarters or more of an array of some size are unused.
+pub fn mostly_unused(len: usize, capacity: usize) -> bool {
+    capacity > 4096 && len < capacity / 4
+}
+
 /// Mixes all bits of a number into all bits of another (the finisher of SplitMix64).
 fn scramble(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -173,6 +178,8 @@ pub struct Homes {
     limits: Limits,
     names: HashMap<TopicName, u32, FixedState>,
     slots: Vec<Slot>,
+    /// What a new slot's generations begin with: none of a slot that was here before comes again.
+    first_generation: u32,
     free: Vec<u32>,
     /// Per worker: topics whose head it has not been told.
     dirty: Vec<Vec<Key>>,
@@ -192,6 +199,7 @@ impl Homes {
             limits,
             names: HashMap::with_hasher(FixedState::with_seed(seed)),
             slots: Vec::new(),
+            first_generation: 0,
             free: Vec::new(),
             dirty: (0..workers).map(|_| Vec::new()).collect(),
             released: Vec::new(),
@@ -353,6 +361,25 @@ impl Homes {
         }
     }
 
+    /// Lets go of the memory that topics had which have gone, where that is most of it. Looks at every slot, so it is
+    /// for once in a while.
+    pub fn shrink(&mut self) {
+        if !mostly_unused(self.names.len(), self.names.capacity().max(self.slots.capacity())) {
+            return;
+        }
+        let used = self.slots.iter().rposition(|slot| slot.topic.is_some()).map_or(0, |last| last + 1);
+        let newest = self.slots[used..].iter().map(|slot| slot.generation).max();
+        self.first_generation = newest.map_or(self.first_generation, |newest| newest.wrapping_add(1));
+        self.slots.truncate(used);
+        self.slots.shrink_to_fit();
+        self.free.retain(|&index| (index as usize) < used);
+        self.free.shrink_to_fit();
+        self.names.shrink_to(2 * self.names.len());
+        self.idle.shrink_to(2 * self.idle.len());
+        self.live.shrink_to(2 * self.live.len());
+        self.dirty.iter_mut().for_each(|dirty| dirty.shrink_to(2 * dirty.len()));
+    }
+
     /// What must be true between two turns. For simulations.
     ///
     /// # Errors
@@ -429,7 +456,7 @@ impl Homes {
             _charge: charge,
         };
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, topic: None });
+            self.slots.push(Slot { generation: self.first_generation, topic: None });
             u32::try_from(self.slots.len() - 1).expect("the bound on topics is a u32")
         });
         let slot = &mut self.slots[index as usize];

@@ -8,6 +8,7 @@ use foldhash::quality::FixedState;
 use slab::Slab;
 
 use crate::broker::{
+    home::mostly_unused,
     ids::{Key, Mark, Position, Tick, WorkerId},
     lane::{Entry, Lane, Seat},
     log::View,
@@ -163,6 +164,17 @@ impl Lanes {
         debug_assert_eq!(record.subscriptions(), 0);
         self.names.remove(&record.name);
         record
+    }
+
+    /// Lets go of the memory that lanes and subscriptions had which have gone, where that is most of it.
+    pub fn shrink(&mut self) {
+        if mostly_unused(self.records.len(), self.records.capacity().max(self.names.capacity())) {
+            self.records.shrink_to_fit();
+            self.names.shrink_to(2 * self.names.len());
+        }
+        if mostly_unused(self.subscriptions.len(), self.subscriptions.capacity()) {
+            self.subscriptions.shrink_to_fit();
+        }
     }
 
     /// The lane at an index that is in use.

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     broker::{
-        home::{self, Homes},
+        home::{self, Homes, mostly_unused},
         ids::{ConnectionId, Key, Tick, WorkerId},
     },
     session::Error,
@@ -44,6 +44,9 @@ use crate::{
 /// they live. Then nobody's time runs out before so many ticks more have passed.
 const STALL: u32 = 5;
 const GRACE: u32 = Tick::PER_SECOND;
+
+/// How often memory is looked for that most of its users have left.
+const SHRINK: u32 = 10 * Tick::PER_SECOND;
 
 /// What a tick says about the next one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -294,6 +297,13 @@ impl<D: Driver> Worker<D> {
         self.homes.tick(self.now);
         self.quieten_lanes();
         self.relieve_logs();
+        if self.now.0.is_multiple_of(SHRINK) {
+            self.homes.shrink();
+            self.lanes.shrink();
+            if mostly_unused(self.quiet.len(), self.quiet.capacity()) {
+                self.quiet.shrink_to_fit();
+            }
+        }
         self.set_gauges();
     }
 

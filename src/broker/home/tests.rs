@@ -200,3 +200,30 @@ fn full_logs_hold_publishers_back_until_memory_returns() {
 fn an_idle_topic_is_small() {
     assert!(size_of::<Slot>() <= 160, "{}", size_of::<Slot>());
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "tens of thousands of topics, and no pointer")]
+fn topics_that_have_gone_leave_no_memory_and_their_names_find_nobody() {
+    const TOPICS: u32 = 20_000;
+    let mut homes = homes(1000, 100, TOPICS as usize);
+    let mut create = |homes: &mut Homes, i: u32, at: u32| {
+        let sender = Sender::Connection(connection(9), 0);
+        homes.publish(&name(&format!("t/{i}")), Unit::Borrowed(b"x"), None, sender, Tick(at));
+        homes.find_or_create(&name(&format!("t/{i}")), Tick(at)).unwrap()
+    };
+    let old: Vec<Key> = (0..TOPICS).map(|i| create(&mut homes, i, 0)).collect();
+    // One in the middle stays.
+    homes.join(&name("t/777"), HERE, LANE, Tick(0)).unwrap();
+    homes.tick(Tick(1000));
+    homes.tick(Tick(2000));
+    assert_eq!(homes.len(), 1);
+    homes.shrink();
+    let (slots, names) = (homes.slots.capacity(), homes.names.capacity());
+    assert!(slots <= 778 && names < 100 && homes.free.capacity() < 800, "{slots} slots, {names} names");
+    assert!(homes.idle.capacity() < 1000 && homes.topic_mut(old[777]).is_some());
+    // The slots are used again, under names that nobody has.
+    let new: Vec<Key> = (0..TOPICS).map(|i| create(&mut homes, i, 2000)).collect();
+    assert_eq!(new[777], old[777]);
+    let stale = old.iter().filter(|&&key| key != old[777] && homes.topic_mut(key).is_some()).count();
+    assert_eq!((homes.len(), stale), (TOPICS as usize, 0));
+}
