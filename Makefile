@@ -18,8 +18,10 @@ check: ## Format, lints, unit and property tests, 200 simulated worlds: the quic
 test: ## Everything, with clients from outside; installs what that takes and says so
 	scripts/test
 
-bench: ## Benchmarks of the hot path, without sockets (about three minutes)
-	cargo bench --bench hot_path
+bench: ## The hot path without sockets, timed, beside tungstenite and fastwebsockets, and in instructions (valgrind; ten minutes)
+	cargo bench --bench hot_path --bench peers
+	scripts/instructions --peers
+	scripts/instructions
 
 fuzz: ## Each fuzz target for FUZZ_SECONDS (60) on nightly; what they find becomes a file to commit
 	scripts/fuzz

@@ -2,13 +2,18 @@
 //!
 //! Flags that only make sense together are checked by each command before it opens a socket.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Target;
+use crate::compare::args::{CompareArgs, LimitArgs};
+use crate::dialect::template::parse_query;
+use crate::dialect::{AddressArgs, DialectArgs, PublishArgs};
 use crate::failure::Failure;
 use crate::poller::{DIALS_MAX, Ramp};
 use crate::url::Url;
@@ -32,7 +37,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Publish to many subscribers; every message is accounted for.
-    Fanout(FanoutArgs),
+    Fanout(Box<FanoutArgs>),
     /// Send and wait for the same bytes to come back.
     Echo(EchoArgs),
     /// Hold connections open and read the server's memory.
@@ -41,14 +46,20 @@ pub(crate) enum Command {
     Handshakes(HandshakesArgs),
     /// Publish one message to each of very many topics.
     Topics(TopicsArgs),
+    /// Run servers through the same scenarios, interleaved and repeated.
+    Compare(CompareArgs),
+    /// Compare a server with the bare server: with what the machine asks for a delivery.
+    Limit(LimitArgs),
     /// Serve: the bare server that others are compared with.
     Bare(BareArgs),
+    /// Make one HTML page of what a command has printed with --json.
+    Html(HtmlArgs),
 }
 
 /// Flags that every command has.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// Where the server is: ws://host:port/path
+    /// Where the server is: ws://host:port/path; {topic} may stand in it
     #[arg(long)]
     url: String,
     /// Threads that hold connections [default: half the CPUs]
@@ -64,7 +75,7 @@ pub(crate) struct Common {
     /// otherwise 5000]
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_not_negative)]
     connect_rate: Option<f64>,
-    /// Bound on connect and upgrade of one connection
+    /// Bound on connect and upgrade of one connection, and again on what makes it ready
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     connect_timeout: Duration,
     /// Process whose CPU time and memory to report: the server's
@@ -73,12 +84,34 @@ pub(crate) struct Common {
     /// Print one JSON object to standard output, and text for people to standard error
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write one self-contained HTML page with charts of what was measured
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) address: AddressArgs,
 }
 
 impl Common {
+    /// The server's URL as typed.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The server, resolved.
     pub(crate) fn target(&self) -> Result<Target, Failure> {
-        let url = Url::parse(&self.url).map_err(|what| Failure::Usage(format!("--url {what}")))?;
+        self.target_at("--url", &self.url)
+    }
+
+    /// The server at a WebSocket URL that was given with `flag`, resolved.
+    pub(crate) fn target_at(&self, flag: &str, url: &str) -> Result<Target, Failure> {
+        let url = Url::parse(url).map_err(|what| Failure::Usage(format!("{flag} {what}")))?;
+        let target = Target::resolve(url, self.source_addresses, self.connect_timeout)?;
+        Ok(target.with(self.address.subprotocol.as_deref(), &self.address.header))
+    }
+
+    /// The server at an HTTP URL that was given with `flag`, resolved.
+    pub(crate) fn target_http(&self, flag: &str, url: &str) -> Result<Target, Failure> {
+        let url = Url::parse_http(url).map_err(|what| Failure::Usage(format!("{flag} {what}")))?;
         Target::resolve(url, self.source_addresses, self.connect_timeout)
     }
 
@@ -123,10 +156,16 @@ pub(crate) struct FanoutArgs {
     /// Further connections that subscribe and never read. They are not accounted for
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
     pub(crate) stuck: u32,
+    /// Further connections that subscribe and read slowly. They are not accounted for
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
+    pub(crate) slow_readers: u32,
+    /// What each of --slow-readers reads
+    #[arg(long, value_name = "BYTES", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) slow_bytes_per_second: u32,
     /// Connections that publish [default: one per topic]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) publishers: Option<u32>,
-    /// Spread over this many topics: /0, /1, … are added to the URL's path if more than one
+    /// Spread over this many topics: with more than one, /0, /1, … are added to the path if {topic} stands nowhere
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) topics: u32,
     /// Open loop: messages per second in all, at fixed instants
@@ -135,16 +174,14 @@ pub(crate) struct FanoutArgs {
     /// Closed loop: messages under way in all; one is done when its last subscriber has it [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub(crate) outstanding: Option<u32>,
-    /// Size of each message
+    /// Size of each payload
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=64 << 20))]
     pub(crate) payload_bytes: u32,
-    /// Query that makes a connection publish only
-    #[arg(long, value_name = "QUERY", default_value = "mode=pub")]
-    pub(crate) publisher_query: String,
-    /// Query that makes a connection subscribe only
-    #[arg(long, value_name = "QUERY", default_value = "mode=sub")]
-    pub(crate) subscriber_query: String,
-    /// Wait between the last subscriber's upgrade and the first message
+    #[command(flatten)]
+    pub(crate) dialect: DialectArgs,
+    #[command(flatten)]
+    pub(crate) publish: PublishArgs,
+    /// Wait between the moment when the last subscriber is ready and the first message
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
     pub(crate) settle: Duration,
     /// Publish this long before measuring; these messages are accounted for as well
@@ -206,9 +243,8 @@ pub(crate) struct IdleArgs {
     /// Hold all connections this long
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_positive_duration)]
     pub(crate) duration: Duration,
-    /// Query that makes a connection subscribe only
-    #[arg(long, value_name = "QUERY", default_value = "mode=sub")]
-    pub(crate) subscriber_query: String,
+    #[command(flatten)]
+    pub(crate) dialect: DialectArgs,
 }
 
 /// `stentor-load handshakes`
@@ -232,7 +268,7 @@ pub(crate) struct HandshakesArgs {
 pub(crate) struct TopicsArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Topics, /0, /1, … under the URL's path
+    /// Topics: /0, /1, … under the URL's path, if no {topic} stands in it
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
     /// Connections at once
@@ -242,7 +278,7 @@ pub(crate) struct TopicsArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64 << 20))]
     pub(crate) payload_bytes: u32,
     /// Query that makes a connection publish only
-    #[arg(long, value_name = "QUERY", default_value = "mode=pub")]
+    #[arg(long, value_name = "QUERY", default_value = "mode=pub", value_parser = parse_query)]
     pub(crate) publisher_query: String,
     /// Wait before each reading of the server's memory
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
@@ -298,11 +334,41 @@ fn parse_take(text: &str) -> Result<Take, String> {
     }
 }
 
+/// `stentor-load html`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HtmlArgs {
+    /// What a command has printed with --json; -: standard input
+    #[arg(value_name = "INPUT.json")]
+    pub(crate) input: PathBuf,
+    /// Where to write the page [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
 /// Numbers of CPUs, at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CpuList(Vec<usize>);
 
-fn parse_cpus(text: &str) -> Result<CpuList, String> {
+impl CpuList {
+    /// A list of one.
+    pub(crate) fn one(cpu: usize) -> Self {
+        Self(vec![cpu])
+    }
+
+    /// Their numbers, in the order given.
+    pub(crate) fn numbers(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl fmt::Display for CpuList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&numbers.join(","))
+    }
+}
+
+pub(crate) fn parse_cpus(text: &str) -> Result<CpuList, String> {
     let mut cpus = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -314,7 +380,7 @@ fn parse_cpus(text: &str) -> Result<CpuList, String> {
     Ok(CpuList(cpus))
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let seconds_per_unit = match unit {
@@ -343,7 +409,7 @@ fn parse_not_negative(text: &str) -> Result<f64, String> {
     if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("must be 0 or more".into()) }
 }
 
-fn parse_positive(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_positive(text: &str) -> Result<f64, String> {
     match parse_not_negative(text)? {
         0.0 => Err("must be more than 0".into()),
         number => Ok(number),

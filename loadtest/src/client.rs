@@ -13,6 +13,7 @@ use mio::net::TcpStream;
 use sha1::{Digest, Sha1};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::dialect::greeting::excerpt;
 use crate::failure::Failure;
 use crate::url::Url;
 
@@ -34,6 +35,10 @@ pub(crate) struct Target {
     receive_buffer_bytes: Option<usize>,
     /// Bound on connect and upgrade together.
     pub(crate) timeout: Duration,
+    /// Offered with every upgrade.
+    subprotocol: Option<String>,
+    /// Further lines of every upgrade's head, each with its line end.
+    headers: String,
 }
 
 impl Target {
@@ -50,7 +55,25 @@ impl Target {
                 "--source-addresses {sources} binds to 127.0.0.1…{sources} and needs a server on 127.0.0.1, not {address}"
             )));
         }
-        Ok(Self { url, address, sources, receive_buffer_bytes: None, timeout })
+        Ok(Self {
+            url,
+            address,
+            sources,
+            receive_buffer_bytes: None,
+            timeout,
+            subprotocol: None,
+            headers: String::new(),
+        })
+    }
+
+    /// The same server, asked with these in every upgrade.
+    pub(crate) fn with(mut self, subprotocol: Option<&str>, headers: &[String]) -> Self {
+        self.subprotocol = subprotocol.map(Into::into);
+        self.headers = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        if let Some(name) = subprotocol {
+            self.headers.push_str(&format!("Sec-WebSocket-Protocol: {name}\r\n"));
+        }
+        self
     }
 
     /// The same server, for connections that never read: their receive buffers are as small as the system allows.
@@ -82,7 +105,7 @@ impl Target {
 
     /// The URL of a request target on this server, for messages.
     pub(crate) fn url_of(&self, request_target: &str) -> String {
-        format!("ws://{}{request_target}", self.url.authority())
+        self.url.with_target(request_target)
     }
 }
 
@@ -91,7 +114,7 @@ impl Target {
 pub(crate) enum Progress {
     /// Wait until the socket is ready again.
     Pending,
-    /// The server answered 101; these bytes came behind its head.
+    /// The server answered 101, or there is no upgrade; these bytes came behind its head.
     Open(Vec<u8>),
 }
 
@@ -103,6 +126,7 @@ pub(crate) struct Handshake {
     connected: bool,
     response: Vec<u8>,
     accept: String,
+    subprotocol: Option<String>,
     url: String,
 }
 
@@ -112,8 +136,9 @@ impl Handshake {
         let key = STANDARD.encode(fastrand::u128(..).to_ne_bytes());
         let request = format!(
             "GET {request_target} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-            target.url.authority()
+             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{}\r\n",
+            target.url.authority(),
+            target.headers
         );
         Self {
             request: request.into_bytes(),
@@ -121,7 +146,21 @@ impl Handshake {
             connected: false,
             response: Vec::new(),
             accept: accept_for(&key),
+            subprotocol: target.subprotocol.clone(),
             url: target.url_of(request_target),
+        }
+    }
+
+    /// No handshake at all: the connection is open when TCP is.
+    pub(crate) fn none(target: &Target) -> Self {
+        Self {
+            request: Vec::new(),
+            sent: 0,
+            connected: false,
+            response: Vec::new(),
+            accept: String::new(),
+            subprotocol: None,
+            url: target.url.to_string(),
         }
     }
 
@@ -156,6 +195,9 @@ impl Handshake {
                 Err(error) => return Err(error.into()),
             }
         }
+        if self.request.is_empty() {
+            return Ok(Progress::Open(Vec::new()));
+        }
         let mut buffer = [0; 4096];
         loop {
             match stream.read(&mut buffer) {
@@ -185,7 +227,9 @@ impl Handshake {
         let status = response.code.unwrap_or(0);
         if status != 101 {
             let reason = response.reason.unwrap_or("").into();
-            return Err(Failure::Status { url: self.url.clone(), status, reason });
+            let body = &self.response[head_bytes..];
+            let body = if body.is_empty() { String::new() } else { format!(" and {}", excerpt(body)) };
+            return Err(Failure::Status { url: self.url.clone(), status, reason, body });
         }
         let header = |name: &str| {
             let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
@@ -205,6 +249,11 @@ impl Handshake {
         }
         if header("Sec-WebSocket-Extensions").is_some_and(|value| !value.is_empty()) {
             return Err(self.invalid("it names an extension, though none was offered"));
+        }
+        if let Some(chosen) = header("Sec-WebSocket-Protocol")
+            && self.subprotocol.as_ref().is_none_or(|offered| offered.as_bytes() != chosen)
+        {
+            return Err(self.invalid("it names a subprotocol that was not offered (--subprotocol)"));
         }
         Ok(Some(head_bytes))
     }
@@ -279,6 +328,13 @@ mod tests {
                 ),
                 "extension",
             ),
+            (
+                format!(
+                    "HTTP/1.1 101 X\r\n{good}Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: b\r\n\r\n"
+                ),
+                "--subprotocol",
+            ),
+            ("HTTP/1.1 400 Bad\r\n\r\n{\"no\":\n1}".to_string(), r#"400 Bad and "{"no":\n1}""#),
             (format!("HTTP/1.1 101 X\r\nA: {}", "a".repeat(RESPONSE_BYTES_MAX)), "16 KiB"),
         ] {
             let error = check(&response).unwrap_err();

@@ -12,13 +12,13 @@ use serde::Serialize;
 use crate::cli::EchoArgs;
 use crate::client::Target;
 use crate::failure::Failure;
-use crate::harness::{Control, LiveRate, PATIENCE, Progress};
+use crate::harness::{Control, LiveRate, LiveServer, PATIENCE, Screen, nothing};
 use crate::poller::{Handler, Opened, Poller, RECEIVE_BYTES, Received, receive};
 use crate::proc::ensure_files;
 use crate::report::{
     Distribution, Figures, Latencies, Report, Usage, Watch, bytes, latencies, merge, quantity,
 };
-use crate::stamp::{Clock, Pattern, STAMP_BYTES, Stamp, nanos};
+use crate::stamp::{Clock, Pattern, PayloadKind, STAMP_BYTES, Stamp, nanos};
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
 
 /// What all threads of a run see.
@@ -67,7 +67,7 @@ struct Outcome {
 }
 
 /// Runs the scenario; the report says whether its figures count.
-pub(crate) fn measure(args: &EchoArgs) -> Result<Report<Echo>, Failure> {
+pub(crate) fn measure(args: &EchoArgs, screen: &Screen) -> Result<Report<Echo>, Failure> {
     let connections = args.connections as usize;
     ensure_files(connections)?;
     let threads = args.common.threads(connections);
@@ -75,7 +75,7 @@ pub(crate) fn measure(args: &EchoArgs) -> Result<Report<Echo>, Failure> {
         target: args.common.target()?,
         threads,
         clock: Clock::start(),
-        pattern: Pattern::new(args.payload_bytes as usize),
+        pattern: Pattern::new(PayloadKind::Binary, args.payload_bytes as usize),
         control: Control::default(),
         watch: Watch::new(args.common.server_pid)?,
         counters: (0..threads).map(|_| Counters::default()).collect(),
@@ -89,7 +89,7 @@ pub(crate) fn measure(args: &EchoArgs) -> Result<Report<Echo>, Failure> {
         let echoing: Vec<_> = (0..threads)
             .map(|thread| scope.spawn(move || shared.control.guard(echo(shared, thread))))
             .collect();
-        let measured = shared.control.guard(phases(shared));
+        let measured = shared.control.guard(phases(shared, screen));
         shared.control.stop();
         let outcomes: Option<Vec<_>> =
             echoing.into_iter().map(|thread| thread.join().expect("an echoing thread panicked")).collect();
@@ -109,35 +109,41 @@ struct Measured {
     calls: u64,
 }
 
-fn phases(shared: &Shared) -> Result<Measured, Failure> {
-    let (args, control, progress) = (&shared.args, &shared.control, Progress::new());
-    progress.phase("connect", u64::from(args.connections));
-    progress.wait(control, None, || {
-        let opened = shared.sum(|counters| &counters.opened);
-        (control.ready_threads() < shared.threads).then(|| (opened, format!("{opened} connections")))
-    });
+fn phases(shared: &Shared, screen: &Screen) -> Result<Measured, Failure> {
+    let (args, control) = (&shared.args, &shared.control);
+    screen.phase("connect", u64::from(args.connections));
+    let opened =
+        || (control.ready_threads() < shared.threads).then(|| shared.sum(|counters| &counters.opened));
+    screen.wait(control, None, opened, nothing);
     let from_ns = shared.clock.now() + nanos(args.warm_up);
     shared.from_ns.store(from_ns, Ordering::Release);
     shared.until_ns.store(from_ns + nanos(args.duration), Ordering::Release);
     shared.go.store(true, Ordering::Release);
-    let mut live = LiveRate::new();
+    let (mut live, mut server) = (LiveRate::new(), LiveServer::new(&shared.watch));
     let received = || shared.sum(|counters| &counters.received);
-    let mut text = |_| format!("{} messages/s", quantity(live.update(received())));
-    progress.wait_for(control, "warm up", args.warm_up, &mut text);
+    let mut lines = || {
+        let mut lines = vec![("messages", format!("{}/s", quantity(live.update(received()))))];
+        server.append(&mut lines);
+        lines
+    };
+    screen.wait_for(control, "warm up", args.warm_up, &mut lines);
     let (sample, messages, calls) =
         (shared.watch.sample()?, received(), shared.sum(|counters| &counters.calls));
-    progress.wait_for(control, "measure", args.duration, &mut text);
+    screen.wait_for(control, "measure", args.duration, &mut lines);
     let (end_sample, end_messages) = (shared.watch.sample()?, received());
     let end_calls = shared.sum(|counters| &counters.calls);
     shared.over.store(true, Ordering::Release);
 
-    progress.phase("drain", 1);
+    screen.phase("drain", 1);
     // Threads look at `over` between turns; what they send until then is drained as well.
     std::thread::sleep(2 * PATIENCE);
-    progress.wait(control, Some(Instant::now() + args.drain_timeout), || {
-        let under_way = shared.sum(|counters| &counters.sent).saturating_sub(received());
-        (under_way > 0).then(|| (0, format!("{under_way} under way")))
-    });
+    let under_way = || shared.sum(|counters| &counters.sent).saturating_sub(received());
+    screen.wait(
+        control,
+        Some(Instant::now() + args.drain_timeout),
+        || (under_way() > 0).then_some(0),
+        || vec![("messages", format!("{} under way", under_way()))],
+    );
     Ok(Measured {
         usage: shared.watch.between(&sample, &end_sample),
         messages: end_messages - messages,
@@ -164,7 +170,7 @@ fn echo(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
         calls: 0,
         outcome: Outcome { latency: latencies(), corrupt: 0, closed: 0, closed_how: None },
     };
-    let request_target = shared.target.url.target(None, "");
+    let request_target = shared.args.common.address.topic(0, 1).request_target(&shared.target.url, "");
     let (mut dialled, mut announced) = (0, false);
     while !shared.control.stopped() {
         while dialled < ids.len() && ramp.allowed(poller.dialling()) > 0 {
@@ -278,7 +284,7 @@ impl Crew<'_> {
             closed: None,
         };
         let walked = walker.feed(bytes, &mut sink);
-        let closed = sink.closed.or(walked.err().map(|v| format!("the server broke the protocol: {v}")));
+        let closed = sink.closed.or(walked.err().map(String::from));
         self.received += u64::from(self.connections[token].received - before);
         if let Some(how) = closed {
             self.end(token, how);
@@ -294,8 +300,7 @@ impl Crew<'_> {
             let (publisher, sequence) = (connection.publisher, connection.sent);
             let stamp = Stamp { due_ns: shared.clock.now(), publisher, sequence, late_us: 0 };
             let key = fastrand::u32(..).to_ne_bytes();
-            let rest = shared.pattern.rest(publisher, sequence);
-            append_frame(&mut connection.out, Opcode::Binary, key, &[&stamp.encode(), rest]);
+            append_frame(&mut connection.out, Opcode::Binary, key, &shared.pattern.payload(stamp).parts());
             connection.sent = connection.sent.wrapping_add(1);
             self.sent += 1;
         }
@@ -378,7 +383,7 @@ impl Sink for Receipt<'_> {
         match opcode {
             Opcode::Ping => append_frame(self.out, Opcode::Pong, fastrand::u32(..).to_ne_bytes(), &[payload]),
             Opcode::Close => self.closed = Some(close_text(payload)),
-            Opcode::Binary | Opcode::Pong => {}
+            Opcode::Text | Opcode::Binary | Opcode::Pong => {}
         }
     }
 }

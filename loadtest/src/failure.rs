@@ -26,6 +26,15 @@ pub(crate) enum Failure {
         status: u16,
         /// Its reason phrase.
         reason: String,
+        /// How the start of its body, if that has come, is shown.
+        body: String,
+    },
+    /// The server answered the upgrade and then would not do its part, or would not take a message.
+    Refused {
+        /// Which URL.
+        url: String,
+        /// What it did instead.
+        how: String,
     },
     /// The answer to the upgrade is no valid one.
     Handshake {
@@ -82,9 +91,10 @@ impl fmt::Display for Failure {
                 ),
                 _ => write!(f, "{url}: cannot connect: {source}"),
             },
-            Self::Status { url, status, reason } => {
-                write!(f, "{url}: the upgrade was answered with HTTP {status} {reason}, not 101")
+            Self::Status { url, status, reason, body } => {
+                write!(f, "{url}: the upgrade was answered with HTTP {status} {reason}{body}, not 101")
             }
+            Self::Refused { url, how } => write!(f, "{url}: {how}"),
             Self::Handshake { url, what } => {
                 write!(f, "{url}: the answer to the upgrade is not valid: {what}")
             }

@@ -1,17 +1,19 @@
 //! `fanout`: publishers, subscribers, and every message accounted for.
 //!
 //! Owns the plan (who subscribes to what, on which thread), the phases, and the verdict. `subscribers` is what a
-//! receiving thread does, `publishers` the publishing one, `stuck` the one whose connections never read, `completion`
-//! how they know that a message is done.
+//! receiving thread does, `publishers` the publishing one (`post` where it speaks HTTP), `stuck` the one whose
+//! connections never read or slowly, `completion` how they know that a message is done.
 //!
 //! Phases: connect all → settle → warm up → measure → drain. Messages are accounted for from the first to the
 //! last; figures are of messages due in the measurement, and rates of what arrived during it.
 
 mod completion;
+mod post;
 mod publishers;
 mod stuck;
 mod subscribers;
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -22,20 +24,28 @@ use self::subscribers::Counters;
 use crate::accounting::Totals;
 use crate::cli::FanoutArgs;
 use crate::client::Target;
+use crate::dialect::Topic;
+use crate::dialect::greeting::Script;
 use crate::failure::Failure;
-use crate::harness::{Control, LiveRate, Progress};
+use crate::harness::{Control, LiveRate, LiveServer, Screen, nothing};
 use crate::proc::ensure_files;
 use crate::report::{Distribution, Figures, Report, Usage, Watch, bytes, merge, micros, quantity};
 use crate::schedule::Schedule;
+use crate::series::{self, Point, Timeline};
 use crate::stamp::{Clock, Pattern, nanos};
 
 /// Who does what.
 struct Plan {
     args: FanoutArgs,
     target: Target,
+    /// Where publishers connect.
+    publisher_target: Target,
+    /// They speak HTTP there.
+    by_post: bool,
     subscribers: usize,
     publishers: usize,
     stuck: usize,
+    slow_readers: usize,
     topics: usize,
     threads: usize,
     schedule: Schedule,
@@ -56,8 +66,15 @@ impl Plan {
                 "{topics} topics need at least as many --publishers ({publishers}) and --subscribers ({subscribers})"
             )));
         }
-        let stuck = args.stuck as usize;
-        ensure_files(subscribers + publishers + stuck)?;
+        let (stuck, slow_readers) = (args.stuck as usize, args.slow_readers as usize);
+        ensure_files(subscribers + publishers + stuck + slow_readers)?;
+        args.publish.check(args.payload_bytes as usize)?;
+        let common = &args.common;
+        let publisher_target = match (&args.publish.publisher_url, &args.publish.publish_http) {
+            (_, Some(url)) => common.target_http("--publish-http", url)?,
+            (Some(url), None) => common.target_at("--publisher-url", url)?,
+            (None, None) => common.target()?,
+        };
         let schedule = match args.rate {
             Some(rate) => Schedule::Open { rate },
             None => Schedule::Closed { outstanding: u64::from(args.outstanding.unwrap_or(1)) },
@@ -66,9 +83,12 @@ impl Plan {
         let mut plan = Self {
             args: args.clone(),
             target: args.common.target()?,
+            publisher_target,
+            by_post: args.publish.publish_http.is_some(),
             subscribers,
             publishers,
             stuck,
+            slow_readers,
             topics,
             threads,
             schedule,
@@ -107,8 +127,27 @@ impl Plan {
         index * self.publishers_per_topic_max + publisher / self.topics
     }
 
-    fn request_target(&self, topic: usize, query: &str) -> String {
-        self.target.url.target((self.topics > 1).then_some(topic as u64), query)
+    fn topic(&self, index: usize) -> Topic {
+        self.args.common.address.topic(index, self.topics)
+    }
+
+    /// What a subscriber of `topic` asks the server for …
+    fn subscriber_target(&self, topic: usize) -> String {
+        self.args.dialect.request_target(&self.target.url, self.topic(topic))
+    }
+
+    /// … and what it says then.
+    fn subscriber_script(&self, topic: usize) -> Script {
+        self.args.dialect.script(&self.topic(topic).name)
+    }
+
+    fn publisher_target_of(&self, publisher: usize) -> String {
+        let topic = self.topic(self.topic_of_publisher(publisher));
+        self.args.publish.request_target(&self.publisher_target.url, topic)
+    }
+
+    fn publisher_script(&self, publisher: usize) -> Script {
+        self.args.publish.script(&self.topic(self.topic_of_publisher(publisher)).name)
     }
 
     fn subscribers_of_topic(&self, topic: usize) -> u64 {
@@ -183,12 +222,12 @@ impl Shared {
 }
 
 /// Runs the scenario; the report says whether its figures count.
-pub(crate) fn measure(args: &FanoutArgs) -> Result<Report<Fanout>, Failure> {
+pub(crate) fn measure(args: &FanoutArgs, screen: &Screen) -> Result<Report<Fanout>, Failure> {
     let plan = Plan::new(args)?;
     let shared = Shared {
         target: plan.target.clone(),
         clock: Clock::start(),
-        pattern: Pattern::new(args.payload_bytes as usize),
+        pattern: Pattern::new(args.publish.payload, args.payload_bytes as usize),
         control: Control::default(),
         watch: Watch::new(args.common.server_pid)?,
         completion: Completion::new(plan.publishers, plan.window),
@@ -201,13 +240,18 @@ pub(crate) fn measure(args: &FanoutArgs) -> Result<Report<Fanout>, Failure> {
         plan,
     };
     let shared = &shared;
+    let (mut timeline, recorders) = series::timeline(shared.plan.threads, args.duration);
     let (measured, received, published, stuck) = std::thread::scope(|scope| {
-        let receiving: Vec<_> = (0..shared.plan.threads)
-            .map(|thread| scope.spawn(move || shared.control.guard(subscribers::run(shared, thread))))
+        let receiving: Vec<_> = recorders
+            .into_iter()
+            .enumerate()
+            .map(|(thread, recorder)| {
+                scope.spawn(move || shared.control.guard(subscribers::run(shared, thread, recorder)))
+            })
             .collect();
         let publishing = scope.spawn(|| shared.control.guard(publishers::run(shared)));
         let sticking = scope.spawn(|| shared.control.guard(stuck::run(shared)));
-        let measured = shared.control.guard(phases(shared));
+        let measured = shared.control.guard(phases(shared, screen, &mut timeline));
         shared.control.stop();
         let received: Option<Vec<_>> =
             receiving.into_iter().map(|thread| thread.join().expect("a receiving thread panicked")).collect();
@@ -215,12 +259,13 @@ pub(crate) fn measure(args: &FanoutArgs) -> Result<Report<Fanout>, Failure> {
         (measured, received, published, sticking.join().expect("the thread that never reads panicked"))
     });
     shared.control.outcome()?;
-    let (Some(measured), Some(received), Some(published), Some(stuck_closed)) =
+    let (Some(measured), Some(received), Some(published), Some(others)) =
         (measured, received, published, stuck)
     else {
         unreachable!("a thread that ends without an outcome leaves a failure");
     };
-    Ok(report(shared, measured, &received, &published, stuck_closed))
+    timeline.absorb();
+    Ok(report(shared, measured, &received, &published, others, &timeline))
 }
 
 /// What the main thread measured.
@@ -232,16 +277,13 @@ struct Measured {
 }
 
 /// Leads the threads through the run.
-fn phases(shared: &Shared) -> Result<Measured, Failure> {
-    let (plan, control, progress) = (&shared.plan, &shared.control, Progress::new());
+fn phases(shared: &Shared, screen: &Screen, timeline: &mut Timeline) -> Result<Measured, Failure> {
+    let (plan, control) = (&shared.plan, &shared.control);
     let all = plan.threads + 2;
-    progress.phase("connect", plan.subscribers as u64);
-    progress.wait(control, None, || {
-        let opened = shared.arrived().opened;
-        let text = format!("{opened} of {} subscribers", plan.subscribers);
-        (control.ready_threads() < all).then_some((opened, text))
-    });
-    progress.wait_for(control, "settle", plan.args.settle, |_| String::new());
+    screen.phase("connect", plan.subscribers as u64);
+    let opened = || (control.ready_threads() < all).then(|| shared.arrived().opened);
+    screen.wait(control, None, opened, nothing);
+    screen.wait_for(control, "settle", plan.args.settle, nothing);
 
     let start_ns = shared.clock.now() + nanos(Duration::from_millis(5));
     let from_ns = start_ns + nanos(plan.args.warm_up);
@@ -249,32 +291,39 @@ fn phases(shared: &Shared) -> Result<Measured, Failure> {
     shared.until_ns.store(from_ns + nanos(plan.args.duration), Ordering::Release);
     shared.start_ns.store(start_ns, Ordering::Release);
 
-    let mut live = LiveRate::new();
-    let mut text = |_| {
+    let timeline = RefCell::new(timeline);
+    let (mut live, mut server) = (LiveRate::new(), LiveServer::new(&shared.watch));
+    let mut lines = || {
         let arrived = shared.arrived();
         let rate = quantity(live.update(arrived.received));
-        format!("{rate} deliveries/s, {} lost", arrived.lost)
+        let mut lines = vec![("deliveries", format!("{rate}/s, {} lost", arrived.lost))];
+        let latency = Distribution::of(timeline.borrow().total());
+        lines.push(("latency", latency.brief()));
+        server.append(&mut lines);
+        lines
     };
     let at = |ns: u64| Duration::from_nanos(ns.saturating_sub(shared.clock.now()));
-    progress.wait_for(control, "warm up", at(from_ns), &mut text);
+    screen.wait_for(control, "warm up", at(from_ns), &mut lines);
     let (sample, before) = (shared.watch.sample()?, shared.arrived());
     let began = Instant::now();
-    progress.phase("measure", plan.args.duration.as_millis() as u64);
-    progress.wait(control, Some(began + at(from_ns + nanos(plan.args.duration))), || {
-        let elapsed = began.elapsed();
+    screen.phase("measure", plan.args.duration.as_millis() as u64);
+    let under_way = || {
+        timeline.borrow_mut().absorb();
         let over = shared.publishing_over.load(Ordering::Acquire);
-        (!over).then(|| (elapsed.as_millis() as u64, text(elapsed)))
-    });
+        (!over).then(|| began.elapsed().as_millis() as u64)
+    };
+    screen.wait(control, Some(began + at(from_ns + nanos(plan.args.duration))), under_way, &mut lines);
     let (end_sample, after) = (shared.watch.sample()?, shared.arrived());
 
-    progress.phase("drain", plan.args.drain_timeout.as_millis() as u64);
+    screen.phase("drain", plan.args.drain_timeout.as_millis() as u64);
     let began = Instant::now();
     let mut drained = false;
-    progress.wait(control, Some(began + plan.args.drain_timeout), || {
+    let draining = || {
         let over = shared.publishing_over.load(Ordering::Acquire);
         drained = over && shared.received() >= shared.expected();
-        (!drained).then(|| (began.elapsed().as_millis() as u64, format!("{} received", shared.received())))
-    });
+        (!drained).then(|| began.elapsed().as_millis() as u64)
+    };
+    screen.wait(control, Some(began + plan.args.drain_timeout), draining, &mut lines);
     if drained {
         // Should a message come twice, it will come now.
         std::thread::sleep(Duration::from_millis(50));
@@ -302,6 +351,9 @@ pub(crate) struct Fanout {
     closed: u64,
     stuck: usize,
     stuck_closed: u64,
+    slow_readers: usize,
+    slow_closed: u64,
+    slow_read_bytes: u64,
     unsent: u64,
     pings: u64,
     deliveries_per_second: f64,
@@ -313,6 +365,7 @@ pub(crate) struct Fanout {
     publish_late_us: Distribution,
     messages_per_receive_call: f64,
     bytes_per_receive_call: f64,
+    series: Vec<Point>,
 }
 
 impl Figures for Fanout {
@@ -341,6 +394,15 @@ impl Figures for Fanout {
         if self.stuck > 0 {
             let text = format!("{} that never read, {} of them were closed", self.stuck, self.stuck_closed);
             lines.push(("stuck", text));
+        }
+        if self.slow_readers > 0 {
+            let text = format!(
+                "{} that read slowly, {} in all, {} of them were closed",
+                self.slow_readers,
+                bytes(self.slow_read_bytes as f64),
+                self.slow_closed
+            );
+            lines.push(("slow", text));
         }
         if let Some(us) = self.server_cpu_us_per_delivery {
             lines.push(("server CPU", format!("{us:.3} µs per delivery")));
@@ -384,7 +446,8 @@ fn report(
     measured: Measured,
     received: &[subscribers::Outcome],
     published: &publishers::Outcome,
-    stuck_closed: u64,
+    others: stuck::Outcome,
+    timeline: &Timeline,
 ) -> Report<Fanout> {
     let plan = &shared.plan;
     let Measured { usage, before, after, drained } = measured;
@@ -444,7 +507,8 @@ fn report(
     }
     if published.received > 0 {
         notes.push(format!(
-            "publishers received {} messages: the server does not know --publisher-query",
+            "publishers received {} messages: the server sends to them as well (--publisher-query, \
+             --publisher-url)",
             published.received
         ));
     }
@@ -483,21 +547,25 @@ fn report(
         corrupt,
         closed,
         stuck: plan.stuck,
-        stuck_closed,
+        stuck_closed: others.stuck_closed,
+        slow_readers: plan.slow_readers,
+        slow_closed: others.slow_closed,
+        slow_read_bytes: others.slow_read_bytes,
         unsent: published.unsent,
         pings: sum(|outcome| outcome.pings),
         deliveries_per_second: deliveries / usage.seconds,
         payload_bytes_per_second: deliveries * f64::from(plan.args.payload_bytes) / usage.seconds,
         server_cpu_us_per_delivery: usage.server_cpu_us_per(deliveries),
-        latency_us: distribution(|outcome| &outcome.latency),
+        latency_us: Distribution::of(timeline.total()),
         service_latency_us: match plan.schedule {
             Schedule::Open { .. } => distribution(|outcome| &outcome.service),
-            Schedule::Closed { .. } => distribution(|outcome| &outcome.latency),
+            Schedule::Closed { .. } => Distribution::of(timeline.total()),
         },
         last_subscriber_us: distribution(|outcome| &outcome.last),
         publish_late_us: Distribution::of(late),
         messages_per_receive_call: deliveries / calls,
         bytes_per_receive_call: (after.bytes - before.bytes) as f64 / calls,
+        series: timeline.points(),
     };
     Report::new("fanout", plan.target.url.to_string(), figures, usage, void, notes)
 }

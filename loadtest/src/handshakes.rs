@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cli::HandshakesArgs;
 use crate::client::Target;
 use crate::failure::Failure;
-use crate::harness::{Control, LiveRate, PATIENCE, Progress};
+use crate::harness::{Control, LiveRate, LiveServer, PATIENCE, Screen};
 use crate::poller::{Handler, Opened, Poller};
 use crate::proc::ensure_files;
 use crate::report::{Distribution, Figures, Latencies, Report, Usage, Watch, latencies, merge, quantity};
@@ -29,7 +29,7 @@ struct Shared {
 }
 
 /// Runs the scenario; the report says whether its figures count.
-pub(crate) fn measure(args: &HandshakesArgs) -> Result<Report<Handshakes>, Failure> {
+pub(crate) fn measure(args: &HandshakesArgs, screen: &Screen) -> Result<Report<Handshakes>, Failure> {
     let concurrency = args.concurrency as usize;
     ensure_files(concurrency)?;
     let threads = args.common.threads(concurrency);
@@ -46,7 +46,7 @@ pub(crate) fn measure(args: &HandshakesArgs) -> Result<Report<Handshakes>, Failu
         let knocking: Vec<_> = (0..threads)
             .map(|thread| scope.spawn(move || shared.control.guard(knock(shared, thread))))
             .collect();
-        let measured = shared.control.guard(phases(shared));
+        let measured = shared.control.guard(phases(shared, screen));
         shared.control.stop();
         let outcomes: Option<Vec<_>> =
             knocking.into_iter().map(|thread| thread.join().expect("a connecting thread panicked")).collect();
@@ -72,15 +72,19 @@ pub(crate) fn measure(args: &HandshakesArgs) -> Result<Report<Handshakes>, Failu
     Ok(Report::new("handshakes", url, figures, usage, void, Vec::new()))
 }
 
-fn phases(shared: &Shared) -> Result<(Usage, u64), Failure> {
-    let (control, progress) = (&shared.control, Progress::new());
-    let mut live = LiveRate::new();
+fn phases(shared: &Shared, screen: &Screen) -> Result<(Usage, u64), Failure> {
+    let control = &shared.control;
+    let (mut live, mut server) = (LiveRate::new(), LiveServer::new(&shared.watch));
     let done = || shared.done.load(Ordering::Relaxed);
-    let mut text = |_| format!("{} handshakes/s", quantity(live.update(done())));
-    progress.wait_for(control, "warm up", shared.args.warm_up, &mut text);
+    let mut lines = || {
+        let mut lines = vec![("handshakes", format!("{}/s", quantity(live.update(done()))))];
+        server.append(&mut lines);
+        lines
+    };
+    screen.wait_for(control, "warm up", shared.args.warm_up, &mut lines);
     let (sample, before) = (shared.watch.sample()?, done());
     shared.measuring.store(true, Ordering::Relaxed);
-    progress.wait_for(control, "measure", shared.args.duration, &mut text);
+    screen.wait_for(control, "measure", shared.args.duration, &mut lines);
     let (end_sample, after) = (shared.watch.sample()?, done());
     shared.measuring.store(false, Ordering::Relaxed);
     Ok((shared.watch.between(&sample, &end_sample), after - before))
@@ -92,7 +96,7 @@ fn knock(shared: &Shared, thread: usize) -> Result<Latencies, Failure> {
     common.pin_thread(thread)?;
     shared.watch.enrol(format!("connect {thread}"));
     let concurrency = (thread..shared.args.concurrency as usize).step_by(shared.threads).count();
-    let request_target = shared.target.url.target(None, "");
+    let request_target = common.address.topic(0, 1).request_target(&shared.target.url, "");
     let mut poller = Poller::new(shared.target.clone())?;
     let mut ramp = common.churn(shared.threads, concurrency);
     let mut guests = Guests { shared, latency: latencies() };

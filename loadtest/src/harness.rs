@@ -1,4 +1,4 @@
-//! What every scenario needs around its threads: a common stop, the first failure, phases with a progress bar.
+//! What every scenario needs around its threads: a common stop, the first failure, phases with a live view.
 //!
 //! Each thread owns its connections; it shares with the main thread only this and a few relaxed counters.
 
@@ -6,9 +6,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::failure::Failure;
+use crate::report::{Watch, bytes};
 
 /// How long a thread waits for events before it looks whether to stop.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(20);
@@ -61,69 +62,136 @@ impl Control {
     }
 }
 
-/// A line on the terminal; nothing if standard error is no terminal.
-pub(crate) struct Progress(ProgressBar);
+/// How often the lines on the terminal are written anew.
+const REDRAW: Duration = Duration::from_millis(200);
 
-impl Progress {
-    /// An empty line.
+/// Lines of a live view beside heading and phase.
+const LINES: usize = 4;
+
+/// A few lines on the terminal, redrawn in place; nothing if standard error is no terminal.
+///
+/// A command that stands alone makes one and drops it; a comparison keeps one over many runs and names each of them
+/// in the heading.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    multi: MultiProgress,
+    heading: ProgressBar,
+    phase: ProgressBar,
+    lines: [ProgressBar; LINES],
+}
+
+impl Screen {
+    /// An empty one on standard error.
     pub(crate) fn new() -> Self {
-        let style = ProgressStyle::with_template("{spinner} {prefix:>10} [{bar:24}] {msg}");
-        let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(10));
-        Self(bar.with_style(style.expect("the template is a constant")))
+        Self::on(ProgressDrawTarget::stderr_with_hz(10))
+    }
+
+    /// One that shows nothing: for a run beside another that has the terminal.
+    pub(crate) fn hidden() -> Self {
+        Self::on(ProgressDrawTarget::hidden())
+    }
+
+    fn on(target: ProgressDrawTarget) -> Self {
+        let multi = MultiProgress::with_draw_target(target);
+        let line = |template: &str| {
+            let style = ProgressStyle::with_template(template).expect("the templates are constants");
+            multi.add(ProgressBar::no_length().with_style(style))
+        };
+        let heading = line("{msg}");
+        let phase = line("{spinner} {prefix:>10} [{bar:24}] {msg}");
+        let lines = std::array::from_fn(|_| line("{msg}"));
+        Self { multi, heading, phase, lines }
+    }
+
+    /// A line of its own above the run's, such as which run of how many this is.
+    pub(crate) fn heading(&self, text: impl Into<String>) {
+        self.heading.set_message(text.into());
+        self.heading.tick();
+    }
+
+    /// Whether nobody sees it.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.multi.is_hidden()
+    }
+
+    /// Prints a line that stays, above the others; to standard error if that is no terminal.
+    pub(crate) fn print(&self, line: &str) {
+        if self.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            // Nothing is left to be done about a terminal that cannot be written to.
+            let _ = self.multi.println(line);
+        }
     }
 
     /// Names the phase that begins, `length` long in whatever `wait` counts.
     pub(crate) fn phase(&self, name: &'static str, length: u64) {
-        self.0.set_prefix(name);
-        self.0.set_length(length.max(1));
-        self.0.set_position(0);
-        self.0.set_message("");
+        self.phase.set_prefix(name);
+        self.phase.set_length(length.max(1));
+        self.phase.set_position(0);
+        self.phase.set_message("");
     }
 
-    /// Waits until `position` returns `None`, a thread fails, or `deadline`; shows the position and its text
-    /// meanwhile.
+    /// Waits until `position` returns `None`, a thread fails, or `deadline`. Shows the position, the time left if
+    /// there is a deadline, and what `lines` says: label and value.
     pub(crate) fn wait(
         &self,
         control: &Control,
         deadline: Option<Instant>,
-        mut position: impl FnMut() -> Option<(u64, String)>,
+        mut position: impl FnMut() -> Option<u64>,
+        mut lines: impl FnMut() -> Vec<(&'static str, String)>,
     ) {
+        let mut drawn: Option<Instant> = None;
         while !control.stopped() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            let Some((at, text)) = position() else { return };
-            self.0.set_position(at);
-            self.0.set_message(text);
-            let left =
-                deadline.map_or(PATIENCE, |deadline| deadline.saturating_duration_since(Instant::now()));
-            std::thread::sleep(left.min(PATIENCE));
+            let Some(at) = position() else { return };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if !self.multi.is_hidden() && drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW) {
+                drawn = Some(Instant::now());
+                self.phase.set_position(at);
+                match left {
+                    Some(left) => self.phase.set_message(format!("{:.1} s left", left.as_secs_f64())),
+                    None => {
+                        let of = self.phase.length().unwrap_or(0);
+                        self.phase.set_message(format!("{at} of {of}"));
+                    }
+                }
+                let lines = lines();
+                for (index, line) in self.lines.iter().enumerate() {
+                    let text = lines.get(index).map(|(label, value)| format!("{label:>12}  {value}"));
+                    let text = text.unwrap_or_default();
+                    if line.message() != text {
+                        line.set_message(text);
+                    }
+                }
+            }
+            std::thread::sleep(left.map_or(PATIENCE, |left| left.min(PATIENCE)));
         }
     }
 
-    /// A phase of fixed length, with a text that changes.
+    /// A phase of fixed length, with lines that change.
     pub(crate) fn wait_for(
         &self,
         control: &Control,
         name: &'static str,
         duration: Duration,
-        mut text: impl FnMut(Duration) -> String,
+        lines: impl FnMut() -> Vec<(&'static str, String)>,
     ) {
         let began = Instant::now();
         self.phase(name, duration.as_millis() as u64);
-        self.wait(control, Some(began + duration), || {
-            let elapsed = began.elapsed();
-            Some((elapsed.as_millis() as u64, text(elapsed)))
-        });
-    }
-
-    /// Takes the line away.
-    pub(crate) fn clear(&self) {
-        self.0.finish_and_clear();
+        self.wait(control, Some(began + duration), || Some(began.elapsed().as_millis() as u64), lines);
     }
 }
 
-impl Drop for Progress {
+impl Drop for Screen {
     fn drop(&mut self) {
-        self.clear();
+        // Nothing is left to be done about a terminal that cannot be written to.
+        let _ = self.multi.clear();
     }
+}
+
+/// No lines: for phases in which there is nothing to say.
+pub(crate) fn nothing() -> Vec<(&'static str, String)> {
+    Vec::new()
 }
 
 /// A rate that is read off a counter now and then.
@@ -148,5 +216,34 @@ impl LiveRate {
             (self.at, self.count) = (Instant::now(), count);
         }
         self.rate
+    }
+}
+
+/// The server's process now and then: CPU in use and memory, for a line of the live view.
+#[derive(Debug)]
+pub(crate) struct LiveServer<'a> {
+    watch: &'a Watch,
+    last: Option<(Instant, f64)>,
+    cores: Option<f64>,
+}
+
+impl<'a> LiveServer<'a> {
+    /// Reads through `watch`.
+    pub(crate) fn new(watch: &'a Watch) -> Self {
+        Self { watch, last: None, cores: None }
+    }
+
+    /// Adds the line, if the server's process is known and still there.
+    pub(crate) fn append(&mut self, lines: &mut Vec<(&'static str, String)>) {
+        let Ok(Some(sample)) = self.watch.server() else { return };
+        let cpu_seconds = sample.user_seconds + sample.system_seconds;
+        let (at, before) = *self.last.get_or_insert((Instant::now(), cpu_seconds));
+        // Ticks of 10 ms: over half a second the figure is good to 2 %.
+        if at.elapsed() >= Duration::from_millis(500) {
+            self.cores = Some((cpu_seconds - before) / at.elapsed().as_secs_f64());
+            self.last = Some((Instant::now(), cpu_seconds));
+        }
+        let cores = self.cores.map_or(String::new(), |cores| format!("{cores:.2} cores, "));
+        lines.push(("server", format!("{cores}{}", bytes(sample.rss_anon_bytes as f64))));
     }
 }

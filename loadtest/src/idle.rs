@@ -12,8 +12,10 @@ use serde::Serialize;
 
 use crate::cli::IdleArgs;
 use crate::client::Target;
+use crate::dialect::answers::{Answer, Ear};
+use crate::dialect::greeting::Greeting;
 use crate::failure::Failure;
-use crate::harness::{Control, PATIENCE, Progress};
+use crate::harness::{Control, LiveServer, PATIENCE, Screen};
 use crate::poller::{Handler, Opened, Poller, Received, receive};
 use crate::proc::ensure_files;
 use crate::report::{
@@ -39,8 +41,15 @@ struct Shared {
     messages: AtomicU64,
 }
 
+impl Shared {
+    fn request_target(&self) -> String {
+        let topic = self.args.common.address.topic(0, 1);
+        self.args.dialect.request_target(&self.target.url, topic)
+    }
+}
+
 /// Runs the scenario; the report says whether its figures count.
-pub(crate) fn measure(args: &IdleArgs) -> Result<Report<Idle>, Failure> {
+pub(crate) fn measure(args: &IdleArgs, screen: &Screen) -> Result<Report<Idle>, Failure> {
     if !args.steps.is_sorted_by(|a, b| a < b) || args.steps.first() == Some(&0) {
         return Err(Failure::Usage("--steps must rise, from at least 1: for example 5000,15000".into()));
     }
@@ -68,7 +77,7 @@ pub(crate) fn measure(args: &IdleArgs) -> Result<Report<Idle>, Failure> {
         let holding: Vec<_> = (0..threads)
             .map(|thread| scope.spawn(move || shared.control.guard(hold(shared, thread))))
             .collect();
-        let measured = shared.control.guard(phases(shared, u64::from(connections)));
+        let measured = shared.control.guard(phases(shared, screen, u64::from(connections)));
         shared.control.stop();
         let outcomes: Option<Vec<_>> =
             holding.into_iter().map(|thread| thread.join().expect("a holding thread panicked")).collect();
@@ -97,8 +106,16 @@ struct Step {
     server_rss_anon_bytes: u64,
 }
 
-fn phases(shared: &Shared, connections: u64) -> Result<Measured, Failure> {
-    let (args, control, progress) = (&shared.args, &shared.control, Progress::new());
+fn phases(shared: &Shared, screen: &Screen, connections: u64) -> Result<Measured, Failure> {
+    let (args, control) = (&shared.args, &shared.control);
+    let mut server = LiveServer::new(&shared.watch);
+    let pings = || shared.pings.load(Ordering::Relaxed);
+    let mut lines = || {
+        let opened = shared.opened.load(Ordering::Acquire);
+        let mut lines = vec![("connections", format!("{opened} open, {} pings answered", pings()))];
+        server.append(&mut lines);
+        lines
+    };
     let mut steps = Vec::new();
     let read = |connections| -> Result<Option<Step>, Failure> {
         let server = shared.watch.server()?;
@@ -113,23 +130,22 @@ fn phases(shared: &Shared, connections: u64) -> Result<Measured, Failure> {
     for goal in goals {
         let began = Instant::now();
         shared.goal.store(goal, Ordering::Release);
-        progress.phase("connect", goal);
-        progress.wait(control, None, || {
+        screen.phase("connect", goal);
+        let answered = || {
             let answered =
                 [&shared.opened, &shared.refused, &shared.reset].map(|n| n.load(Ordering::Acquire));
-            let answered = answered.iter().sum();
-            (answered < goal).then(|| (answered, format!("{answered} of {goal} connections")))
-        });
+            Some(answered.iter().sum()).filter(|answered| *answered < goal)
+        };
+        screen.wait(control, None, answered, &mut lines);
         connecting += began.elapsed();
-        progress.wait_for(control, "settle", args.settle, |_| format!("{goal} connections"));
+        screen.wait_for(control, "settle", args.settle, &mut lines);
         if control.stopped() {
             break;
         }
         steps.extend(read(goal)?);
     }
-    let pings = || shared.pings.load(Ordering::Relaxed);
     let (sample, before) = (shared.watch.sample()?, pings());
-    progress.wait_for(control, "hold", args.duration, |_| format!("{} pings answered", pings()));
+    screen.wait_for(control, "hold", args.duration, &mut lines);
     let (end_sample, after) = (shared.watch.sample()?, pings());
     let usage = shared.watch.between(&sample, &end_sample);
     Ok(Measured { usage, connect_seconds: connecting.as_secs_f64(), steps, pings: after - before })
@@ -147,13 +163,13 @@ struct Outcome {
 fn hold(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
     shared.args.common.pin_thread(thread)?;
     shared.watch.enrol(format!("hold {thread}"));
-    let request_target = shared.target.url.target(None, &shared.args.subscriber_query);
+    let request_target = shared.request_target();
     let mut poller = Poller::new(shared.target.clone())?;
     let new_ramp = || shared.args.common.storm(shared.threads, shared.args.concurrency as usize);
     let mut ramp = new_ramp();
     let outcome = Outcome { closed: 0, closed_how: None, handshake: latencies() };
-    let mut crew = Crew { shared, connections: Vec::new(), buffer: vec![0; 16 * 1024], outcome };
-    let mut goal_seen = 0;
+    let mut crew = Crew { shared, connections: Vec::new(), greeting: 0, buffer: vec![0; 16 * 1024], outcome };
+    let (mut goal_seen, mut overdue_check) = (0, Instant::now());
     while !shared.control.stopped() {
         let goal = shared.goal.load(Ordering::Acquire) as usize;
         let share = (thread..goal).step_by(shared.threads).count();
@@ -169,6 +185,10 @@ fn hold(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
         }
         let patience = if crew.connections.len() < share { Duration::from_millis(1) } else { PATIENCE };
         poller.turn(&mut crew, patience)?;
+        if overdue_check.elapsed() > Duration::from_millis(100) {
+            overdue_check = Instant::now();
+            crew.check_overdue(overdue_check)?;
+        }
     }
     Ok(crew.outcome)
 }
@@ -176,6 +196,8 @@ fn hold(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
 struct Crew<'a> {
     shared: &'a Shared,
     connections: Vec<Connection>,
+    /// How many are not ready yet.
+    greeting: usize,
     buffer: Vec<u8>,
     outcome: Outcome,
 }
@@ -184,21 +206,33 @@ struct Crew<'a> {
 struct Connection {
     stream: Option<TcpStream>,
     walker: Walker,
+    greeting: Option<Box<Greeting>>,
+    ear: Ear,
 }
 
 impl Handler for Crew<'_> {
     fn opened(&mut self, token: usize, opened: Opened) -> Result<(), Failure> {
         self.outcome.handshake.saturating_record(opened.took.as_nanos() as u64);
-        self.connections[token].stream = Some(opened.stream);
-        self.walk(token, &opened.rest);
-        self.shared.opened.fetch_add(1, Ordering::Release);
+        let (args, mut out) = (&self.shared.args, Vec::new());
+        let script = args.dialect.script(&args.common.address.topic(0, 1).name);
+        let connection = &mut self.connections[token];
+        connection.stream = Some(opened.stream);
+        connection.greeting = Greeting::begin(script, &mut out);
+        if connection.greeting.is_none() {
+            self.shared.opened.fetch_add(1, Ordering::Release);
+        } else {
+            self.greeting += 1;
+        }
+        self.walk(token, &opened.rest, out)?;
         self.ready(token)
     }
 
     fn failed(&mut self, _token: usize, failure: Failure) -> Result<(), Failure> {
         let counter = match failure {
             Failure::Status { status: 503, .. } => &self.shared.refused,
-            Failure::Connect { .. } | Failure::Handshake { .. } => &self.shared.reset,
+            Failure::Connect { .. } | Failure::Handshake { .. } | Failure::Refused { .. } => {
+                &self.shared.reset
+            }
             other => return Err(other),
         };
         if !self.shared.args.refusals {
@@ -213,13 +247,13 @@ impl Handler for Crew<'_> {
         while let Some(stream) = &mut self.connections[token].stream {
             match receive(stream, &mut buffer) {
                 Received::Bytes { len, more } => {
-                    self.walk(token, &buffer[..len]);
+                    self.walk(token, &buffer[..len], Vec::new())?;
                     if !more {
                         break;
                     }
                 }
                 Received::WouldBlock => break,
-                Received::End(how) => self.end(token, how),
+                Received::End(how) => self.end(token, how)?,
             }
         }
         self.buffer = buffer;
@@ -228,41 +262,85 @@ impl Handler for Crew<'_> {
 }
 
 impl Crew<'_> {
-    fn walk(&mut self, token: usize, bytes: &[u8]) {
-        let Connection { stream: Some(stream), walker } = &mut self.connections[token] else { return };
-        let mut sink = Replies { out: Vec::new(), pings: 0, messages: 0, closed: None };
+    /// Walks over what has come, and sends `out` and the answers to it.
+    fn walk(&mut self, token: usize, bytes: &[u8], out: Vec<u8>) -> Result<(), Failure> {
+        let Connection { stream: Some(stream), walker, greeting, ear } = &mut self.connections[token] else {
+            return Ok(());
+        };
+        let answers = &self.shared.args.dialect.answer;
+        let was_greeting = greeting.is_some();
+        let mut sink = Replies { greeting, ear, answers, out, heard: 0, pings: 0, messages: 0, closed: None };
         let walked = walker.feed(bytes, &mut sink);
+        if was_greeting && sink.greeting.is_none() {
+            self.greeting -= 1;
+            self.shared.opened.fetch_add(1, Ordering::Release);
+        }
         self.shared.pings.fetch_add(sink.pings, Ordering::Relaxed);
         self.shared.messages.fetch_add(sink.messages, Ordering::Relaxed);
-        let mut closed = sink.closed.or(walked.err().map(|v| format!("the server broke the protocol: {v}")));
-        // Nothing else is ever sent here, so the socket has room for a pong unless it has failed.
+        let mut closed = sink.closed.or(walked.err().map(String::from));
+        // Little is ever sent here, so the socket has room for it unless it has failed.
         if let Err(error) = stream.write_all(&sink.out) {
-            closed.get_or_insert(format!("cannot answer a ping: {error}"));
+            closed.get_or_insert(format!("cannot send a greeting or a pong: {error}"));
         }
-        if let Some(how) = closed {
-            self.end(token, how);
-        }
+        closed.map_or(Ok(()), |how| self.end(token, how))
     }
 
+    /// A connection has ended: refused, if it was not ready.
     #[cold]
-    fn end(&mut self, token: usize, how: String) {
-        self.connections[token].stream = None;
+    fn end(&mut self, token: usize, how: String) -> Result<(), Failure> {
+        let connection = &mut self.connections[token];
+        connection.stream = None;
+        if let Some(greeting) = connection.greeting.take() {
+            self.greeting -= 1;
+            return self.failed(token, self.refused(greeting.cut_short(&how)));
+        }
         self.outcome.closed += 1;
         self.outcome.closed_how.get_or_insert(how);
+        Ok(())
+    }
+
+    fn refused(&self, how: String) -> Failure {
+        Failure::Refused { url: self.shared.target.url_of(&self.shared.request_target()), how }
+    }
+
+    /// Fails if a connection is not ready in time.
+    fn check_overdue(&self, now: Instant) -> Result<(), Failure> {
+        if self.greeting == 0 {
+            return Ok(());
+        }
+        let greetings = self.connections.iter().filter_map(|connection| connection.greeting.as_ref());
+        let overdue =
+            greetings.filter_map(|greeting| greeting.overdue(now, self.shared.target.timeout)).next();
+        overdue.map_or(Ok(()), |how| Err(self.refused(how)))
     }
 }
 
 /// What comes in on an idle connection.
-struct Replies {
+struct Replies<'a> {
+    greeting: &'a mut Option<Box<Greeting>>,
+    ear: &'a mut Ear,
+    answers: &'a [Answer],
     out: Vec<u8>,
+    /// Heartbeats in the current message.
+    heard: u64,
     pings: u64,
     messages: u64,
     closed: Option<String>,
 }
 
-impl Sink for Replies {
-    fn data(&mut self, _at: u64, _bytes: &[u8], end: bool) {
-        self.messages += u64::from(end);
+impl Sink for Replies<'_> {
+    fn data(&mut self, _at: u64, bytes: &[u8], end: bool) {
+        self.heard += self.ear.hear(self.answers, bytes, end, &mut self.out);
+        if let Some(greeting) = self.greeting {
+            if greeting.hear(bytes, end, &mut self.out) {
+                *self.greeting = None;
+            }
+        } else {
+            self.messages += u64::from(end && self.heard == 0);
+        }
+        if end {
+            self.pings += std::mem::take(&mut self.heard);
+        }
     }
 
     fn control(&mut self, opcode: Opcode, payload: &[u8]) {
@@ -272,7 +350,7 @@ impl Sink for Replies {
                 append_frame(&mut self.out, Opcode::Pong, fastrand::u32(..).to_ne_bytes(), &[payload]);
             }
             Opcode::Close => self.closed = Some(close_text(payload)),
-            Opcode::Binary | Opcode::Pong => {}
+            Opcode::Text | Opcode::Binary | Opcode::Pong => {}
         }
     }
 }

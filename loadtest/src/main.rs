@@ -3,14 +3,19 @@
 //! It depends on none of the server's code, so that a defect of the server cannot hide in its measuring tool.
 //!
 //! ```text
-//! cli ──▶ fanout echo idle handshakes topics     one scenario each
+//! cli ──▶ compare                                servers × scenarios × rounds: calls the commands below
+//!           ▼
+//!         fanout echo idle handshakes topics     one load each
 //!           │            │
-//!           │         harness                    phases, threads, progress
+//!           │         harness                    phases, threads, live view
 //!           ▼            ▼
 //!        accounting   poller ──▶ client ──▶ url  sockets and handshakes
+//!        dialect                                 how a server is spoken to
 //!        stamp        schedule                   what is sent, and when
 //!        wire                                    frames
+//!        series                                  figures over time
 //!        report ──▶ proc                         figures, CPU, memory
+//!        html                                    the page, from the JSON
 //!
 //! cli ──▶ bare                                   a server to compare others with
 //! ```
@@ -19,16 +24,20 @@ mod accounting;
 mod bare;
 mod cli;
 mod client;
+mod compare;
+mod dialect;
 mod echo;
 mod failure;
 mod fanout;
 mod handshakes;
 mod harness;
+mod html;
 mod idle;
 mod poller;
 mod proc;
 mod report;
 mod schedule;
+mod series;
 mod stamp;
 mod topics;
 mod url;
@@ -40,16 +49,20 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command, Common};
 use crate::failure::Failure;
+use crate::harness::Screen;
 use crate::report::{Figures, Report, Verdict};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fanout(args) => print(fanout::measure(&args), &args.common),
-        Command::Echo(args) => print(echo::measure(&args), &args.common),
-        Command::Idle(args) => print(idle::measure(&args), &args.common),
-        Command::Handshakes(args) => print(handshakes::measure(&args), &args.common),
-        Command::Topics(args) => print(topics::measure(&args), &args.common),
+        Command::Fanout(args) => print(|screen| fanout::measure(&args, screen), &args.common),
+        Command::Echo(args) => print(|screen| echo::measure(&args, screen), &args.common),
+        Command::Idle(args) => print(|screen| idle::measure(&args, screen), &args.common),
+        Command::Handshakes(args) => print(|screen| handshakes::measure(&args, screen), &args.common),
+        Command::Topics(args) => print(|screen| topics::measure(&args, screen), &args.common),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Limit(args) => compare::limit(&args),
         Command::Bare(args) => bare::run(&args).map(|never| match never {}),
+        Command::Html(args) => html::run(&args).map(|()| Verdict::Valid),
     };
     match outcome {
         Ok(Verdict::Valid) => ExitCode::SUCCESS,
@@ -61,7 +74,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what a scenario has found.
-fn print(report: Result<Report<impl Figures>, Failure>, common: &Common) -> Result<Verdict, Failure> {
-    report?.print(common.json)
+/// Runs a scenario on a screen of its own, prints what it has found, and writes its page.
+fn print<F: Figures>(
+    measure: impl FnOnce(&Screen) -> Result<Report<F>, Failure>,
+    common: &Common,
+) -> Result<Verdict, Failure> {
+    let screen = Screen::new();
+    screen.heading(common.url());
+    let report = measure(&screen);
+    drop(screen);
+    let report = report?;
+    let verdict = report.print(common.json)?;
+    if let Some(path) = &common.html {
+        let document = serde_json::to_value(&report).expect("strings, numbers and lists always make JSON");
+        html::write(&document, path)?;
+    }
+    Ok(verdict)
 }

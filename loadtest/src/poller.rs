@@ -96,8 +96,12 @@ impl Poller {
 
     /// Starts connection `token`, asking for `request_target`.
     pub(crate) fn dial(&mut self, token: usize, request_target: &str) -> Result<(), Failure> {
-        let handshake = Handshake::new(&self.target, request_target);
-        let fail = |source| Failure::Connect { url: self.target.url_of(request_target), source };
+        self.start(token, Handshake::new(&self.target, request_target))
+    }
+
+    fn start(&mut self, token: usize, handshake: Handshake) -> Result<(), Failure> {
+        let url = handshake.url().to_string();
+        let fail = |source| Failure::Connect { url: url.clone(), source };
         let began = Instant::now();
         // The token spreads over source addresses across threads as well, as it is dealt out round robin.
         let mut stream = self.target.connect(self.dialled).map_err(fail)?;
@@ -106,6 +110,11 @@ impl Poller {
         self.poll.registry().register(&mut stream, Token(token), interest).map_err(fail)?;
         self.dials.insert(token, Dial { stream, handshake, began });
         Ok(())
+    }
+
+    /// Starts connection `token` without an upgrade: it is open when TCP is.
+    pub(crate) fn dial_plain(&mut self, token: usize) -> Result<(), Failure> {
+        self.start(token, Handshake::none(&self.target))
     }
 
     /// Waits for events, at most `timeout`, and hands them to `handler`.

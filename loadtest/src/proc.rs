@@ -4,17 +4,18 @@
 //! whichever thread is running, so whole-machine busy time is always read beside it.
 
 use std::fs;
+use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::failure::Failure;
 
-/// A process, at one moment.
+/// A process and all that descend from it, at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ProcessSample {
-    /// CPU time in user mode of all threads that have been, in seconds.
+    /// CPU time in user mode of all threads that have been, and of children that have ended, in seconds.
     pub(crate) user_seconds: f64,
     /// CPU time in the kernel, in seconds.
     pub(crate) system_seconds: f64,
@@ -27,37 +28,57 @@ pub(crate) struct ProcessSample {
 }
 
 impl ProcessSample {
-    /// Reads process `pid`.
+    /// Reads process `pid` and its descendants: a server may be a wrapper, or have a process per CPU.
+    ///
+    /// The time of a child that has ended and was waited for is its parent's from then on, so the sum never falls.
     pub(crate) fn read(pid: u32) -> Result<Self, Failure> {
-        let fail = |source| Failure::System {
-            what: format!("--server-pid {pid}: cannot read /proc/{pid}: is that process running?"),
-            source,
-        };
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(fail)?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(fail)?;
+        let mut sum = Self::default();
+        let mut tree = vec![pid];
+        let mut next = 0;
+        while let Some(&one) = tree.get(next) {
+            match sum.add(one, &mut tree) {
+                // A descendant that ends just now is no error.
+                Err(source) if next == 0 => {
+                    let what =
+                        format!("--server-pid {pid}: cannot read /proc/{pid}: is that process running?");
+                    return Err(Failure::System { what, source });
+                }
+                _ => next += 1,
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Adds process `pid`, and its children to `tree`.
+    fn add(&mut self, pid: u32, tree: &mut Vec<u32>) -> io::Result<()> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))?;
         let (user_ticks, system_ticks) = cpu_ticks(&stat).unwrap_or_default();
         let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
-        let mut sample = Self {
-            user_seconds: user_ticks as f64 / ticks_per_second,
-            system_seconds: system_ticks as f64 / ticks_per_second,
-            rss_anon_bytes: status_field(&status, "RssAnon").unwrap_or(0) * 1024,
-            ..Self::default()
-        };
-        for thread in fs::read_dir(format!("/proc/{pid}/task")).map_err(fail)?.flatten() {
+        self.user_seconds += user_ticks as f64 / ticks_per_second;
+        self.system_seconds += system_ticks as f64 / ticks_per_second;
+        self.rss_anon_bytes += status_field(&status, "RssAnon").unwrap_or(0) * 1024;
+        for thread in threads.flatten() {
             // A thread that ends just now is no error.
             let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
-            sample.voluntary_switches += status_field(&status, "voluntary_ctxt_switches").unwrap_or(0);
-            sample.involuntary_switches += status_field(&status, "nonvoluntary_ctxt_switches").unwrap_or(0);
+            self.voluntary_switches += status_field(&status, "voluntary_ctxt_switches").unwrap_or(0);
+            self.involuntary_switches += status_field(&status, "nonvoluntary_ctxt_switches").unwrap_or(0);
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            tree.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
         }
-        Ok(sample)
+        Ok(())
     }
 }
 
-/// utime and stime of `/proc/PID/stat`. The process name may hold spaces and parentheses: fields count from the
+/// Ticks in user mode and in the kernel, of a process and of its children that have ended, from
+/// `/proc/PID/stat` (proc_pid_stat(5)). The process name may hold spaces and parentheses: fields count from the
 /// last one.
 fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
-    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(11);
-    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    let fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(11);
+    let ticks: Vec<u64> = fields.take(4).map_while(|field| field.parse().ok()).collect();
+    let [user, system, children_user, children_system] = ticks[..] else { return None };
+    Some((user + children_user, system + children_system))
 }
 
 /// The number of a `Name:  123 kB` line.
@@ -75,6 +96,8 @@ pub(crate) struct MachineSample {
     pub(crate) steal: u64,
     /// All time.
     pub(crate) total: u64,
+    /// CPUs of the machine, whether or not this process may use them.
+    pub(crate) cpus: usize,
 }
 
 impl MachineSample {
@@ -89,7 +112,8 @@ fn parse_machine(text: &str) -> Option<MachineSample> {
     let ticks: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
     let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = ticks[..] else { return None };
     let busy = user + nice + system + irq + softirq;
-    Some(MachineSample { busy, steal, total: busy + steal + idle + iowait })
+    let cpus = text.lines().skip(1).take_while(|line| line.starts_with("cpu")).count();
+    Some(MachineSample { busy, steal, total: busy + steal + idle + iowait, cpus })
 }
 
 /// Kernel memory that TCP sockets hold for data, machine-wide, in bytes (`/proc/net/sockstat`).
@@ -139,10 +163,30 @@ pub(crate) fn ensure_files(connections: usize) -> Result<(), Failure> {
 
 /// Binds the calling thread to one CPU.
 pub(crate) fn pin(cpu: usize) -> Result<(), Failure> {
+    bind(&[cpu]).map_err(Failure::system(format!("--pin: cannot run on CPU {cpu}")))
+}
+
+/// CPUs that the calling thread may run on.
+pub(crate) fn allowed_cpus() -> Vec<usize> {
+    let set = sched_getaffinity(None).unwrap_or_default();
+    (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+/// Calls `work` while the calling thread is bound to `cpus`: what it starts meanwhile, thread or process, is bound
+/// with it and stays so.
+pub(crate) fn bound_to<T>(cpus: &[usize], work: impl FnOnce() -> T) -> Result<T, Failure> {
+    let fail = || Failure::system(format!("cannot run on CPUs {cpus:?}"));
+    let before = sched_getaffinity(None).map_err(io::Error::from).map_err(fail())?;
+    bind(cpus).map_err(fail())?;
+    let outcome = work();
+    sched_setaffinity(None, &before).map_err(io::Error::from).map_err(fail())?;
+    Ok(outcome)
+}
+
+fn bind(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu);
-    let pinned = sched_setaffinity(None, &set);
-    pinned.map_err(|error| Failure::system(format!("--pin: cannot run on CPU {cpu}"))(error.into()))
+    cpus.iter().for_each(|cpu| set.set(*cpu));
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 #[cfg(test)]
@@ -151,8 +195,8 @@ mod tests {
 
     #[test]
     fn stat_of_an_oddly_named_process() {
-        let stat = "42 (a) b (c) R 1 2 3 4 5 6 7 8 9 10 1234 567 0 0 20";
-        assert_eq!(cpu_ticks(stat), Some((1234, 567)));
+        let stat = "42 (a) b (c) R 1 2 3 4 5 6 7 8 9 10 1234 567 1000 100 20";
+        assert_eq!(cpu_ticks(stat), Some((2234, 667)));
         assert_eq!(cpu_ticks("nonsense"), None);
     }
 
@@ -168,8 +212,8 @@ mod tests {
 
     #[test]
     fn machine_lines() {
-        let stat = "cpu  10 1 20 100 5 2 3 7 0 0\ncpu0 …\n";
-        assert_eq!(parse_machine(stat), Some(MachineSample { busy: 36, steal: 7, total: 148 }));
+        let stat = "cpu  10 1 20 100 5 2 3 7 0 0\ncpu0 …\ncpu1 …\nintr 5\n";
+        assert_eq!(parse_machine(stat), Some(MachineSample { busy: 36, steal: 7, total: 148, cpus: 2 }));
         assert_eq!(parse_machine("cpu 1 2"), None);
         assert_eq!(
             tcp_memory_pages("sockets: used 11\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 158\n"),
@@ -184,6 +228,33 @@ mod tests {
         assert!(own_cpu_seconds() > 0.0);
         let error = ProcessSample::read(u32::MAX).unwrap_err().to_string();
         assert!(error.contains("--server-pid"), "{error}");
+    }
+
+    #[test]
+    fn children_count_with_their_parent() {
+        let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo; read line";
+        let mut parent = std::process::Command::new("sh")
+            .args(["-c", &format!("sh -c '{spin}'; true")])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The child has done its work when its line comes, and waits then.
+        io::Read::read_exact(parent.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let alone = fs::read_to_string(format!("/proc/{}/stat", parent.id())).unwrap();
+        let sample = ProcessSample::read(parent.id()).unwrap();
+        let alone = cpu_ticks(&alone).unwrap().0 as f64 / rustix::param::clock_ticks_per_second() as f64;
+        assert!(sample.user_seconds > alone + 0.02, "{alone} s of it, {sample:?}");
+        drop(parent.stdin.take());
+        parent.wait().unwrap();
+    }
+
+    #[test]
+    fn what_is_started_while_bound_is_bound() {
+        let all = allowed_cpus();
+        let within = bound_to(&all[..1], || std::thread::spawn(allowed_cpus).join().unwrap()).unwrap();
+        assert_eq!((within, allowed_cpus()), (all[..1].to_vec(), all));
+        assert!(bound_to(&[1023], || ()).unwrap_err().to_string().contains("1023"));
     }
 
     #[test]

@@ -41,6 +41,13 @@ pub(crate) struct Distribution {
     p99: f64,
     p999: f64,
     max: f64,
+    /// Quantile and microseconds, evenly spaced on a logarithmic scale of what is above them.
+    percentiles: Vec<(f64, f64)>,
+}
+
+/// The quantiles of a distribution's curve: 12 for each power of ten from 0 to 0.99999.
+fn curve() -> impl Iterator<Item = f64> {
+    (0..=60).map(|step| 1.0 - 10f64.powf(f64::from(step) / -12.0))
 }
 
 impl Distribution {
@@ -55,7 +62,16 @@ impl Distribution {
             p99: at(0.99),
             p999: at(0.999),
             max: histogram.max() as f64 / 1000.0,
+            percentiles: curve().map(|quantile| (quantile, at(quantile))).collect(),
         }
+    }
+
+    /// A few words for the live view.
+    pub(crate) fn brief(&self) -> String {
+        if self.count == 0 {
+            return "nothing measured yet".into();
+        }
+        format!("p50 {}  p99 {}  max {}", micros(self.p50), micros(self.p99), micros(self.max))
     }
 
     /// One line for people.
@@ -107,7 +123,7 @@ pub(crate) struct Report<F> {
     pub(crate) seconds: f64,
     /// The scenario's own.
     pub(crate) figures: F,
-    /// What the server used, if `--server-pid` was given.
+    /// What the server's process and its descendants used, if `--server-pid` was given.
     pub(crate) server: Option<ServerUse>,
     /// What this process used.
     pub(crate) generator: GeneratorUse,
@@ -363,7 +379,7 @@ impl Watch {
             .collect();
         let total = (b.machine.total - a.machine.total).max(1) as f64;
         let machine = MachineUse {
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            cpus: b.machine.cpus,
             busy: (b.machine.busy - a.machine.busy) as f64 / total,
             steal: (b.machine.steal - a.machine.steal) as f64 / total,
             tcp_memory_bytes: proc::tcp_memory_bytes(),
@@ -436,6 +452,9 @@ mod tests {
         assert!(
             (all.p50 - 50.0).abs() < 0.1 && (all.p99 - 99.0).abs() < 0.1 && (all.max - 100.0).abs() < 0.1
         );
+        let (first, last) = (all.percentiles[0], all.percentiles[60]);
+        assert!(first.0 == 0.0 && (first.1 - 1.0).abs() < 0.1 && (last.0 - 0.99999).abs() < 1e-12);
+        assert!((last.1 - 100.0).abs() < 0.1 && all.percentiles.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
         assert_eq!(Distribution::of(&latencies()).text(), "nothing measured");
     }
 }

@@ -5,13 +5,16 @@
 //! | due  | publisher | sequence | late | pattern …      all numbers little-endian
 //! ```
 //!
+//! That is a binary payload; a text payload holds the same stamp in base64 (see `dialect::text`).
 //! Times are nanoseconds since the run's clock began. The pattern depends on publisher and sequence, so that
 //! a receiver which compares it notices bytes of another message as well as damaged ones.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// Bytes of a stamp; the smallest payload.
+use crate::dialect::text::{END, HEAD_BYTES, encode_head};
+
+/// Bytes of a stamp; the smallest binary payload.
 pub(crate) const STAMP_BYTES: usize = 16;
 
 /// The run's one clock. Sender and receiver live in one process, so they share it.
@@ -74,22 +77,74 @@ impl Stamp {
     }
 }
 
+/// What payloads look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum PayloadKind {
+    /// A stamp at the front of the whole message, then any bytes
+    #[default]
+    Binary,
+    /// Printable, and found wherever it lies in what the server sends
+    Text,
+}
+
 /// The bytes that follow the stamps of one run's messages.
 #[derive(Debug)]
 pub(crate) struct Pattern {
+    kind: PayloadKind,
     bytes: Vec<u8>,
     payload_bytes: usize,
+}
+
+/// One payload, in parts that follow each other.
+#[derive(Debug)]
+pub(crate) struct Payload<'a> {
+    head: [u8; HEAD_BYTES],
+    head_len: usize,
+    rest: &'a [u8],
+    end: &'static [u8],
+}
+
+impl Payload<'_> {
+    /// The parts.
+    pub(crate) fn parts(&self) -> [&[u8]; 3] {
+        [&self.head[..self.head_len], self.rest, self.end]
+    }
 }
 
 /// Distinct offsets into the pattern; messages whose stamps differ a little get different bytes.
 const OFFSETS: usize = 4096;
 
+/// Bytes of a text payload's pattern: base64's, none of which any text protocol escapes.
+const PRINTABLE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
 impl Pattern {
-    /// For messages of `payload_bytes`, stamp included (at least [`STAMP_BYTES`]).
-    pub(crate) fn new(payload_bytes: usize) -> Self {
+    /// For payloads of `payload_bytes`, stamp included (at least [`STAMP_BYTES`], or
+    /// [`crate::dialect::text::TEXT_BYTES_MIN`]).
+    pub(crate) fn new(kind: PayloadKind, payload_bytes: usize) -> Self {
         let mut random = fastrand::Rng::with_seed(0x57e7_7012);
-        let bytes = std::iter::repeat_with(|| random.u8(..)).take(payload_bytes + OFFSETS).collect();
-        Self { bytes, payload_bytes }
+        let byte = || match kind {
+            PayloadKind::Binary => random.u8(..),
+            PayloadKind::Text => PRINTABLE[random.usize(..PRINTABLE.len())],
+        };
+        let bytes = std::iter::repeat_with(byte).take(payload_bytes + OFFSETS).collect();
+        Self { kind, bytes, payload_bytes }
+    }
+
+    /// The payload with `stamp`.
+    pub(crate) fn payload(&self, stamp: Stamp) -> Payload<'_> {
+        let (publisher, sequence) = (stamp.publisher, stamp.sequence);
+        match self.kind {
+            PayloadKind::Binary => {
+                let mut head = [0; HEAD_BYTES];
+                head[..STAMP_BYTES].copy_from_slice(&stamp.encode());
+                let rest = self.expect(publisher, sequence, STAMP_BYTES..self.payload_bytes);
+                Payload { head, head_len: STAMP_BYTES, rest, end: &[] }
+            }
+            PayloadKind::Text => {
+                let rest = self.expect(publisher, sequence, HEAD_BYTES..self.payload_bytes - 1);
+                Payload { head: encode_head(stamp), head_len: HEAD_BYTES, rest, end: &[END] }
+            }
+        }
     }
 
     /// Bytes of a whole message.
@@ -97,17 +152,12 @@ impl Pattern {
         self.payload_bytes
     }
 
-    /// What a message has in `range` of its payload. The range begins at or after [`STAMP_BYTES`] and ends
-    /// within the payload.
+    /// What a message has in `range` of its payload. The range begins behind the stamp and ends within the
+    /// pattern.
     #[inline]
     pub(crate) fn expect(&self, publisher: u16, sequence: u32, range: Range<usize>) -> &[u8] {
         let offset = (sequence as usize).wrapping_mul(31).wrapping_add(publisher as usize * 17) % OFFSETS;
         &self.bytes[offset + range.start..offset + range.end]
-    }
-
-    /// Everything that follows the stamp.
-    pub(crate) fn rest(&self, publisher: u16, sequence: u32) -> &[u8] {
-        self.expect(publisher, sequence, STAMP_BYTES..self.payload_bytes)
     }
 }
 
@@ -146,11 +196,14 @@ mod tests {
 
     #[test]
     fn neighbours_have_different_patterns() {
-        let pattern = Pattern::new(64);
-        assert_eq!(pattern.rest(0, 0).len(), 48);
-        assert_ne!(pattern.rest(0, 0), pattern.rest(0, 1));
-        assert_ne!(pattern.rest(0, 0), pattern.rest(1, 0));
-        assert_eq!(&pattern.rest(3, 9)[10..20], pattern.expect(3, 9, 26..36));
-        assert!(Pattern::new(STAMP_BYTES).rest(7, u32::MAX).is_empty());
+        let pattern = Pattern::new(PayloadKind::Binary, 64);
+        let rest = |publisher, sequence| pattern.expect(publisher, sequence, STAMP_BYTES..64);
+        assert_ne!(rest(0, 0), rest(0, 1));
+        assert_ne!(rest(0, 0), rest(1, 0));
+        assert_eq!(&rest(3, 9)[10..20], pattern.expect(3, 9, 26..36));
+        let stamp = Stamp { due_ns: 1, publisher: 3, sequence: 9, late_us: 0 };
+        assert_eq!(pattern.payload(stamp).parts().concat(), [&stamp.encode(), rest(3, 9)].concat());
+        let least = Pattern::new(PayloadKind::Binary, STAMP_BYTES);
+        assert_eq!(least.payload(stamp).parts().concat(), stamp.encode());
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::cli::TopicsArgs;
 use crate::client::Target;
 use crate::failure::Failure;
-use crate::harness::{Control, LiveRate, PATIENCE, Progress};
+use crate::harness::{Control, LiveRate, LiveServer, PATIENCE, Screen, nothing};
 use crate::poller::{Handler, Opened, Poller, Received, receive};
 use crate::proc::ensure_files;
 use crate::report::{Figures, Report, Usage, Watch, bytes, quantity};
@@ -38,7 +38,7 @@ struct Shared {
 }
 
 /// Runs the scenario; the report says whether its figures count.
-pub(crate) fn measure(args: &TopicsArgs) -> Result<Report<Topics>, Failure> {
+pub(crate) fn measure(args: &TopicsArgs, screen: &Screen) -> Result<Report<Topics>, Failure> {
     let concurrency = args.concurrency as usize;
     ensure_files(concurrency)?;
     let threads = args.common.threads(concurrency);
@@ -56,7 +56,7 @@ pub(crate) fn measure(args: &TopicsArgs) -> Result<Report<Topics>, Failure> {
         let publishing: Vec<_> = (0..threads)
             .map(|thread| scope.spawn(move || shared.control.guard(publish(shared, thread))))
             .collect();
-        let measured = shared.control.guard(phases(shared));
+        let measured = shared.control.guard(phases(shared, screen));
         shared.control.stop();
         let outcomes: Option<Vec<_>> = publishing
             .into_iter()
@@ -77,21 +77,27 @@ struct Measured {
     memory: Option<(u64, u64)>,
 }
 
-fn phases(shared: &Shared) -> Result<Measured, Failure> {
-    let (args, control, progress) = (&shared.args, &shared.control, Progress::new());
+fn phases(shared: &Shared, screen: &Screen) -> Result<Measured, Failure> {
+    let (args, control) = (&shared.args, &shared.control);
     let count = u64::from(args.count);
     let memory = || shared.watch.server().map(|server| server.map(|server| server.rss_anon_bytes));
     let before = memory()?;
     let sample = shared.watch.sample()?;
-    let mut live = LiveRate::new();
-    progress.phase("publish", count);
-    progress.wait(control, None, || {
-        let done = shared.done.load(Ordering::Acquire);
-        let over = done + shared.failed.load(Ordering::Acquire) >= count;
-        (!over).then(|| (done, format!("{done} of {count} topics, {}/s", quantity(live.update(done)))))
-    });
+    let (mut live, mut server) = (LiveRate::new(), LiveServer::new(&shared.watch));
+    let done = || shared.done.load(Ordering::Acquire);
+    screen.phase("publish", count);
+    screen.wait(
+        control,
+        None,
+        || Some(done()).filter(|done| done + shared.failed.load(Ordering::Acquire) < count),
+        || {
+            let mut lines = vec![("topics", format!("{}/s", quantity(live.update(done()))))];
+            server.append(&mut lines);
+            lines
+        },
+    );
     let end_sample = shared.watch.sample()?;
-    progress.wait_for(control, "settle", args.settle, |_| String::new());
+    screen.wait_for(control, "settle", args.settle, nothing);
     let after = memory()?;
     Ok(Measured { usage: shared.watch.between(&sample, &end_sample), memory: before.zip(after) })
 }
@@ -107,10 +113,15 @@ fn publish(shared: &Shared, thread: usize) -> Result<Option<String>, Failure> {
     let mut ramp = args.common.churn(shared.threads, concurrency);
     let mut visits = Visits { shared, open: HashMap::new(), buffer: vec![0; 16 * 1024], failed_how: None };
     let mut overdue_check = Instant::now();
+    // One topic alone has a path of its own as well, so that runs of any count are alike.
+    let (address, url, topics_count) =
+        (&args.common.address, &shared.target.url, (args.count as usize).max(2));
     while !shared.control.stopped() {
         while topics.peek().is_some() && ramp.allowed(poller.dialling() + visits.open.len()) > 0 {
             if let Some(topic) = topics.next() {
-                poller.dial(topic, &shared.target.url.target(Some(topic as u64), &args.publisher_query))?;
+                let request_target =
+                    address.topic(topic, topics_count).request_target(url, &args.publisher_query);
+                poller.dial(topic, &request_target)?;
                 ramp.count();
             }
         }
@@ -191,7 +202,7 @@ impl Visits<'_> {
         let mut sink = CloseOnly(None);
         let walked = visit.walker.feed(bytes, &mut sink);
         if let Err(violation) = walked {
-            self.end(token, Some(format!("the server broke the protocol: {violation}")));
+            self.end(token, Some(violation.into()));
         } else if let Some(close) = sink.0 {
             let normal = close.is_empty() || close.starts_with(&NORMAL_CLOSURE);
             self.end(token, (!normal).then(|| close_text(&close)));

@@ -1,13 +1,16 @@
-//! A `ws://` address: the part of a URL that this tool needs, and nothing more.
+//! A `ws://` or `http://` address: the part of a URL that this tool needs, and nothing more.
 //!
 //! Owns parsing and the spelling of request targets. Not resolving (see `client`). TLS is refused by name:
 //! ciphers in the generator would be measured along with the server.
 
 use std::fmt;
 
-/// A parsed `ws://host[:port][/path][?query]`.
+use crate::dialect::template::check_address;
+
+/// A parsed `ws://host[:port][/path][?query]`, or the same with `http`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Url {
+    scheme: &'static str,
     /// Host name, IPv4 address, or IPv6 address without its brackets.
     pub(crate) host: String,
     /// 80 where the URL names none.
@@ -19,17 +22,27 @@ pub(crate) struct Url {
 }
 
 impl Url {
-    /// Parses `text`. The error is a sentence for the person who typed it.
+    /// Parses a `ws://` URL. The error is a sentence for the person who typed it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        Self::parse_scheme(text, "ws")
+    }
+
+    /// Parses an `http://` URL.
+    pub(crate) fn parse_http(text: &str) -> Result<Self, String> {
+        Self::parse_scheme(text, "http")
+    }
+
+    fn parse_scheme(text: &str, scheme: &'static str) -> Result<Self, String> {
         let rest = match text.split_once("://") {
-            Some(("ws", rest)) => rest,
-            Some(("wss", _)) => {
-                return Err(format!("{text}: TLS is not supported, use the server's ws:// listener"));
+            Some((found, rest)) if found == scheme => rest,
+            Some(("wss" | "https", _)) => {
+                return Err(format!("{text}: TLS is not supported, use the server's {scheme}:// listener"));
             }
-            _ => return Err(format!("{text}: expected ws://host:port/path")),
+            _ => return Err(format!("{text}: expected {scheme}://host:port/path")),
         };
+        check_address(text).map_err(|what| format!("{text}: {what}"))?;
         if let Some(bad) = rest.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
-            return Err(format!("{text}: {bad:?} does not belong in a WebSocket URL (percent-encode it)"));
+            return Err(format!("{text}: {bad:?} does not belong in a URL (percent-encode it)"));
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = match rest.find('/') {
@@ -60,7 +73,7 @@ impl Url {
                 _ => return Err(format!("{text}: port {port:?} is not a number from 1 to 65535")),
             },
         };
-        Ok(Self { host: host.into(), port, path: path.into(), query: query.into() })
+        Ok(Self { scheme, host: host.into(), port, path: path.into(), query: query.into() })
     }
 
     /// The value of the `Host` header: as typed, port always included.
@@ -70,6 +83,11 @@ impl Url {
         } else {
             format!("{}:{}", self.host, self.port)
         }
+    }
+
+    /// The URL of a request target on the same server, for messages.
+    pub(crate) fn with_target(&self, request_target: &str) -> String {
+        format!("{}://{}{request_target}", self.scheme, self.authority())
     }
 
     /// The request target with `suffix` as a further path segment and `query` added to the URL's own.
@@ -94,7 +112,7 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}{}", self.authority(), self.target(None, ""))
+        f.write_str(&self.with_target(&self.target(None, "")))
     }
 }
 
@@ -112,6 +130,8 @@ mod tests {
         assert_eq!(url.to_string(), "ws://127.0.0.1:8080/ws/bench?token=x");
         assert_eq!(Url::parse("ws://example").unwrap().to_string(), "ws://example:80/");
         assert_eq!(Url::parse("ws://h?q").unwrap().to_string(), "ws://h:80/?q");
+        assert_eq!(Url::parse_http("http://h/{topic}").unwrap().to_string(), "http://h:80/{topic}");
+        assert!(Url::parse_http("https://h/").unwrap_err().contains("TLS"));
         let six = Url::parse("ws://[::1]:9/x").unwrap();
         assert_eq!((six.host.as_str(), six.authority()), ("::1", "[::1]:9".into()));
     }
@@ -140,6 +160,7 @@ mod tests {
             ("ws://[::1]x/", "port"),
             ("ws://h/a b", "percent-encode"),
             ("ws://h/a#b", "percent-encode"),
+            ("ws://h:{port}/", "{port}"),
         ] {
             let error = Url::parse(text).unwrap_err();
             assert!(error.contains(word) && error.contains(text), "{text}: {error}");

@@ -9,6 +9,8 @@ use std::fmt;
 /// Type of a frame (RFC 6455 section 5.2), as far as a client may meet it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opcode {
+    /// A text message.
+    Text = 1,
     /// A binary message.
     Binary = 2,
     /// Closing handshake.
@@ -226,6 +228,13 @@ fn header_bytes(header: &[u8]) -> usize {
         126 => 4,
         127 => 10,
         _ => 2,
+    }
+}
+
+/// What a server did that broke the protocol, for people to read.
+impl From<Violation> for String {
+    fn from(violation: Violation) -> Self {
+        format!("the server broke the protocol: {violation}")
     }
 }
 

@@ -35,7 +35,7 @@ fn kind(value: &Value) -> &'static str {
         Value::Array(_) => "strings",
         Value::Object(map) => {
             let keys: Vec<&str> = map.keys().map(String::as_str).collect();
-            if keys == ["count", "max", "mean", "p50", "p90", "p99", "p999"] {
+            if keys == ["count", "max", "mean", "p50", "p90", "p99", "p999", "percentiles"] {
                 "distribution"
             } else {
                 "object"

@@ -160,6 +160,25 @@ fn stuck_subscribers_that_are_closed_are_counted_and_void_nothing() {
 }
 
 #[test]
+fn slow_readers_read_what_they_may() {
+    let read_bytes = |bytes_per_second| {
+        let flags = ["--rate", "200", "--slow-readers", "3", "--slow-bytes-per-second", bytes_per_second];
+        let (output, json) = fanout(Fault::None, &flags);
+        assert_status(&output, 0);
+        assert_accounts(&json, 0, 0, 0, 0);
+        assert_eq!(["slow_readers", "slow_closed"].map(|name| count(&json, name)), [3, 0], "{json}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("3 that read slowly, "));
+        count(&json, "slow_read_bytes")
+    };
+    // 140 messages of 66 bytes with their headers come to each.
+    let all = read_bytes("100000");
+    assert!((2 * 140 * 66..4 * 140 * 66).contains(&all), "{all}");
+    // What is allowed in ten seconds, which the run does not take.
+    let few = read_bytes("100");
+    assert!((1..3000).contains(&few), "{few}");
+}
+
+#[test]
 fn an_http_error_is_no_run() {
     let (output, _) = fanout(Fault::Refuse, &[]);
     assert_status(&output, 2);

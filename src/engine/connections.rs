@@ -87,6 +87,13 @@ impl Hot {
         self.flags & flag as u16 != 0
     }
 
+    /// Whether a visit must look closer: something of its own waits, its socket refused bytes, a send is in flight,
+    /// or it has several topics.
+    pub fn is_special(&self) -> bool {
+        const FLAGS: u16 = Flag::Blocked as u16 | Flag::InFlight as u16 | Flag::Several as u16;
+        self.flags & FLAGS != 0 || self.outgoing.is_some()
+    }
+
     /// Sets the flag.
     pub fn set(&mut self, flag: Flag) {
         self.flags |= flag as u16;

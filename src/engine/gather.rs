@@ -13,29 +13,30 @@ use super::{
     connections::Flag,
     driver::{Driver, End, Sent},
     farewell::Why,
-    lanes::NONE,
+    lanes::{NONE, low},
     sweep::{VISIT_BYTES, VISIT_RUNS},
     worker::Worker,
 };
 use crate::{
-    broker::lane::{Entry, Seat},
+    broker::{ids::Position, lane::Seat},
     config::SlowConsumer,
 };
 
 /// One topic's part of a send.
 struct Share {
     lane: u32,
-    /// The entry before the send.
-    before: Entry,
+    subscription: u32,
+    seat: Seat,
+    from: Position,
     len: usize,
 }
 
+type Shares = SmallVec<[Share; VISIT_RUNS]>;
+
 impl<D: Driver> Worker<D> {
     /// A visit of a swept entry: what its connection gets of this topic leaves with what it gets of others.
-    pub(super) fn gather(&mut self, lane: u32, entry: &Entry) {
-        let slot = entry.connection;
-        self.lanes.gather(entry.subscription, &mut self.connections.warm(slot).last_gathered);
-        self.lanes.at(lane).lane.visited();
+    pub(super) fn gather(&mut self, slot: u32, subscription: u32) {
+        self.lanes.gather(subscription, &mut self.connections.warm(slot).last_gathered);
         self.list_gathered(slot);
     }
 
@@ -71,15 +72,17 @@ impl<D: Driver> Worker<D> {
             self.demote_gathered(slot);
             return;
         }
-        let shares = self.shares(slot);
-        if shares.is_empty() {
-            return;
+        let mut shares = self.shares(slot);
+        let mut runs: SmallVec<[IoSlice<'_>; VISIT_RUNS]> = SmallVec::new();
+        let mut asked = 0;
+        for share in &mut shares {
+            let run = self.lanes.view(share.lane).first_run(share.from);
+            share.len = run.len();
+            asked += run.len();
+            runs.push(IoSlice::new(run));
         }
-        let asked: usize = shares.iter().map(|share| share.len).sum();
-        let runs: SmallVec<[IoSlice<'_>; VISIT_RUNS]> = (shares.iter())
-            .map(|share| IoSlice::new(self.lanes.view(share.lane).first_run(share.before.position)))
-            .collect();
         let mut sent = match &runs[..] {
+            [] => return,
             [one] => self.driver.send(slot, one),
             several => self.driver.send_vectored(slot, several),
         };
@@ -97,7 +100,7 @@ impl<D: Driver> Worker<D> {
             }
         };
         self.count_send(taken, asked);
-        self.settle_shares(&shares, taken);
+        self.settle_shares(slot, &shares, taken);
         if taken < asked {
             self.block(slot, taken > 0);
             self.demote_gathered(slot);
@@ -109,48 +112,63 @@ impl<D: Driver> Worker<D> {
 
     /// What leaves next: one run of each topic, as many as one send takes. A subscription that must not get some
     /// ranges is served alone.
-    fn shares(&mut self, slot: u32) -> SmallVec<[Share; VISIT_RUNS]> {
-        let (mut shares, mut bytes) = (SmallVec::new(), 0);
-        while shares.len() < VISIT_RUNS && bytes < VISIT_BYTES {
+    fn shares(&mut self, slot: u32) -> Shares {
+        let latest = self.shared.settings.slow_consumer == SlowConsumer::Latest;
+        let (mut shares, mut bytes) = (Shares::new(), 0);
+        while shares.len() < VISIT_RUNS && bytes < VISIT_BYTES as u64 {
             let last = &mut self.connections.warm(slot).last_gathered;
-            let Some(key) = self.lanes.take_gathered(last) else { break };
-            let (lane, seat) = self.lanes.seat(key).expect("what is gathered has a seat");
-            if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+            let Some((subscription, lane, seat)) = self.lanes.take_gathered(last) else { break };
+            if latest {
                 self.pass_over(lane, seat);
             }
-            let before = *self.lanes.at(lane).lane.entry(seat);
-            if before.holes {
+            let record = self.lanes.at(lane);
+            let entry = record.lane.entry(seat);
+            if entry.holes {
                 if shares.is_empty() {
                     self.send_run(lane, seat);
                     self.settle_in_flight();
                 }
-                self.go_on(slot, key);
+                self.go_on(slot, subscription);
                 self.list_if_gathered(slot);
                 break;
             }
-            let len = self.lanes.view(lane).first_run(before.position).len();
-            if len == 0 {
+            let ahead = record.lane.view.head().position.since(entry.position);
+            if ahead == 0 {
                 self.end_lap(lane);
                 continue;
             }
-            shares.push(Share { lane, before, len });
-            bytes += len;
+            shares.push(Share { lane, subscription, seat, from: entry.position, len: 0 });
+            bytes += ahead;
         }
         shares
     }
 
     /// Moves the cursors by what was taken of a send.
-    fn settle_shares(&mut self, shares: &[Share], mut taken: usize) {
+    fn settle_shares(&mut self, slot: u32, shares: &[Share], mut taken: usize) {
+        let mut deliveries = 0;
         for share in shares {
-            let key = share.before.subscription;
-            let (lane, seat) = self.lanes.seat(key).expect("nobody has gone since");
-            let len = taken.min(share.len);
-            if len > 0 {
-                self.advance(lane, seat, share.before, len);
+            let record = self.lanes.at(share.lane);
+            let head = record.lane.view.head();
+            if taken >= share.len && share.from.advanced(share.len) == head.position {
+                taken -= share.len;
+                let rests = record.lane.gathered() == 0 && !record.queued;
+                let entry = record.lane.entry_mut(share.seat);
+                deliveries += u64::from(low(head).wrapping_sub(entry.offset_low));
+                (entry.position, entry.offset_low) = (head.position, low(head));
+                if rests {
+                    self.end_lap(share.lane);
+                }
+                continue;
             }
+            let len = taken.min(share.len);
             taken -= len;
-            self.go_on(share.before.connection, key);
+            if len > 0 {
+                let before = *record.lane.entry(share.seat);
+                self.advance(share.lane, share.seat, before, len);
+            }
+            self.go_on(slot, share.subscription);
         }
+        self.stats().deliveries.add(deliveries);
     }
 
     /// A subscription that was sent to stays gathered if more lies before it, and it is still swept.
@@ -175,8 +193,9 @@ impl<D: Driver> Worker<D> {
 
     /// **Backpressure**: the socket takes nothing now. What is gathered for it leaves the swept parts of its lanes.
     fn demote_gathered(&mut self, slot: u32) {
-        while let Some(key) = self.lanes.take_gathered(&mut self.connections.warm(slot).last_gathered) {
-            let (lane, seat) = self.lanes.seat(key).expect("what is gathered has a seat");
+        while let Some((key, lane, seat)) =
+            self.lanes.take_gathered(&mut self.connections.warm(slot).last_gathered)
+        {
             let lane_of = &self.lanes.at(lane).lane;
             if lane_of.entry(seat).position < lane_of.view.head().position {
                 self.lanes.demote(key);

@@ -171,6 +171,7 @@ impl Lanes {
     }
 
     /// The log at an index that is in use.
+    #[inline]
     pub fn view(&self, index: u32) -> &View {
         &self.records[index as usize].lane.view
     }
@@ -259,6 +260,7 @@ impl Lanes {
     }
 
     /// Puts a swept subscription behind those that its connection has gathered, of which `last` is the newest.
+    #[inline]
     pub fn gather(&mut self, key: u32, last: &mut u32) {
         if self.subscriptions[key as usize].next_gathered != APART {
             return;
@@ -273,12 +275,11 @@ impl Lanes {
         *last = key;
     }
 
-    /// Takes the oldest of those that a connection has gathered.
-    pub fn take_gathered(&mut self, last: &mut u32) -> Option<u32> {
-        let newest = self.subscriptions.get(*last as usize)?;
-        let oldest = newest.next_gathered;
-        self.take_gathered_after(*last, last);
-        Some(oldest)
+    /// Takes the oldest of those that a connection has gathered; gives its lane and seat as well.
+    pub fn take_gathered(&mut self, last: &mut u32) -> Option<(u32, u32, Seat)> {
+        let oldest = self.subscriptions.get(*last as usize)?.next_gathered;
+        let taken = self.take_gathered_after(*last, oldest, last);
+        Some((oldest, taken.0, taken.1))
     }
 
     /// Takes one subscription out of those that its connection has gathered, if it is among them.
@@ -290,7 +291,7 @@ impl Lanes {
         while self.subscriptions[before as usize].next_gathered != key {
             before = self.subscriptions[before as usize].next_gathered;
         }
-        self.take_gathered_after(before, last);
+        self.take_gathered_after(before, key, last);
     }
 
     /// Those that a connection has gathered, oldest first.
@@ -300,19 +301,21 @@ impl Lanes {
         std::iter::successors(first, move |&at| (at != last).then(|| next(at)))
     }
 
-    fn take_gathered_after(&mut self, before: u32, last: &mut u32) {
-        let key = self.subscriptions[before as usize].next_gathered;
+    #[inline]
+    fn take_gathered_after(&mut self, before: u32, key: u32, last: &mut u32) -> (u32, Seat) {
         let taken = &mut self.subscriptions[key as usize];
         let next = std::mem::replace(&mut taken.next_gathered, APART);
-        self.records[taken.lane as usize].lane.release_gathered();
+        let place = (taken.lane, taken.seat.expect("what is gathered has a seat"));
+        self.records[place.0 as usize].lane.release_gathered();
         if key == before {
             *last = NONE;
-            return;
+            return place;
         }
         self.subscriptions[before as usize].next_gathered = next;
         if key == *last {
             *last = before;
         }
+        place
     }
 
     /// Removes a subscription that is not gathered; gives its lane. The caller takes it out of the connection's
@@ -402,8 +405,10 @@ mod tests {
     #[test]
     fn what_is_gathered_first_leaves_first_whoever_goes_meanwhile() {
         let (mut lanes, keys) = several(5);
+        let take = |lanes: &mut Lanes, last: &mut u32| lanes.take_gathered(last).map(|(key, ..)| key);
         let mut last = NONE;
-        assert_eq!(lanes.take_gathered(&mut last), None);
+        keys.iter().for_each(|&key| lanes.subscriptions[key as usize].seat = Some(Seat::Swept(0)));
+        assert_eq!(take(&mut lanes, &mut last), None);
         for &key in &keys {
             lanes.gather(key, &mut last);
             lanes.gather(key, &mut last);
@@ -413,13 +418,13 @@ mod tests {
             lanes.ungather(gone, &mut last);
             lanes.ungather(gone, &mut last);
         }
-        assert_eq!(lanes.take_gathered(&mut last), Some(keys[1]));
+        assert_eq!(take(&mut lanes, &mut last), Some(keys[1]));
         lanes.gather(keys[2], &mut last);
-        assert_eq!(lanes.take_gathered(&mut last), Some(keys[3]));
+        assert_eq!(take(&mut lanes, &mut last), Some(keys[3]));
         lanes.gather(keys[3], &mut last);
         lanes.ungather(keys[3], &mut last);
-        assert_eq!(lanes.take_gathered(&mut last), Some(keys[2]));
-        assert_eq!((lanes.take_gathered(&mut last), last), (None, NONE));
+        assert_eq!(take(&mut lanes, &mut last), Some(keys[2]));
+        assert_eq!((take(&mut lanes, &mut last), last), (None, NONE));
         for lane in lanes.indices() {
             assert_eq!(lanes.at(lane).lane.gathered(), 0);
         }

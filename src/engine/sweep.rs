@@ -83,19 +83,56 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Visits one swept entry. True if something was sent.
+    ///
+    /// Nearly all visits are what stands here: one run up to the head, which the socket takes whole. Everything else
+    /// is behind calls, so that this needs few registers and no stack.
+    #[inline]
     fn visit(&mut self, lane: u32, seat: Seat) -> bool {
         let record = self.lanes.at(lane);
-        let entry = *record.lane.entry(seat);
-        if entry.position == record.lane.view.head().position {
+        let &Entry { position, offset_low, connection: slot, subscription, holes, .. } =
+            record.lane.entry(seat);
+        let head = record.lane.view.head();
+        if position == head.position {
             record.lane.visited();
             return false;
         }
-        let slot = entry.connection;
         let hot = self.connections.hot(slot);
-        if hot.is(Flag::Several) {
-            self.gather(lane, &entry);
+        if holes || hot.is_special() || self.shared.settings.slow_consumer == SlowConsumer::Latest {
+            if !hot.is(Flag::Several) {
+                return self.visit_special(lane, seat);
+            }
+            record.lane.visited();
+            self.gather(slot, subscription);
             return false;
         }
+        let run = record.lane.view.first_run(position);
+        let asked = run.len();
+        if asked as u64 != head.position.since(position) {
+            return self.visit_special(lane, seat);
+        }
+        let sent = self.driver.send(slot, run);
+        if sent != Sent::Bytes(asked) {
+            self.settle(lane, seat, asked, sent);
+            self.visited_if_done(lane, seat, slot);
+            return true;
+        }
+        let stats = &self.shared.stats[self.id.index()];
+        stats.sends.add(1);
+        stats.bytes_sent.add(asked as u64);
+        stats.deliveries.add(u64::from(low(head).wrapping_sub(offset_low)));
+        hot.clear(Flag::Stalled);
+        let entry = record.lane.entry_mut(seat);
+        (entry.position, entry.offset_low) = (head.position, low(head));
+        record.lane.visited();
+        true
+    }
+
+    /// A visit that is not like most.
+    #[inline(never)]
+    fn visit_special(&mut self, lane: u32, seat: Seat) -> bool {
+        let entry = *self.lanes.at(lane).lane.entry(seat);
+        let slot = entry.connection;
+        let hot = self.connections.hot(slot);
         if hot.is(Flag::InFlight) || (hot.outgoing.is_some() && !self.in_flight.is_empty()) {
             // At most one send of a connection is in flight, and its own queue is flushed outside of batches.
             // Settling may end connections, and so move this seat: nothing was visited.
@@ -116,17 +153,17 @@ impl<D: Driver> Worker<D> {
             self.pass_over(lane, seat);
         }
         self.send_run(lane, seat);
-        // Whoever did not get all is behind or gone, or is visited again at once.
+        self.visited_if_done(lane, seat, slot);
+        true
+    }
+
+    /// Whoever did not get all is behind or gone, or is visited again at once.
+    fn visited_if_done(&mut self, lane: u32, seat: Seat, slot: u32) {
         let record = self.lanes.at(lane);
         let head = record.lane.view.head().position;
-        if record
-            .lane
-            .get(seat)
-            .is_some_and(|now| now.subscription == entry.subscription && now.position == head)
-        {
+        if record.lane.get(seat).is_some_and(|now| now.connection == slot && now.position == head) {
             record.lane.visited();
         }
-        true
     }
 
     /// Sends a subscription what lies before it, about `VISIT_BYTES` at once, and moves its cursor. A
@@ -156,7 +193,7 @@ impl<D: Driver> Worker<D> {
             }
             (asked, self.driver.send_vectored(slot, &runs))
         };
-        self.settle(lane, seat, before, asked, sent);
+        self.settle(lane, seat, asked, sent);
     }
 
     /// The same for a subscription that must not get some ranges: one run up to the next hole. Nobody else
@@ -184,11 +221,13 @@ impl<D: Driver> Worker<D> {
         let run = view.first_run(before.position);
         let len = usize::try_from(hole.from.since(before.position)).unwrap_or(usize::MAX).min(run.len());
         let sent = self.driver.send(before.connection, &run[..len]);
-        self.settle(lane, seat, before, len, sent);
+        self.settle(lane, seat, len, sent);
     }
 
     /// Moves a cursor by what a send gave.
-    fn settle(&mut self, lane: u32, seat: Seat, before: Entry, asked: usize, sent: Sent) {
+    #[inline(never)]
+    fn settle(&mut self, lane: u32, seat: Seat, asked: usize, sent: Sent) {
+        let before = *self.lanes.at(lane).lane.entry(seat);
         let slot = before.connection;
         let taken = match sent {
             Sent::Bytes(bytes) => bytes,

@@ -14,7 +14,7 @@ use stentor::{
         },
         stats::Stats,
     },
-    session::routes::Routes,
+    session::{Router, routes::Routes},
 };
 
 use super::client::upgrade_request;
@@ -22,7 +22,7 @@ use super::client::upgrade_request;
 const SEED: u64 = 7;
 
 /// More than any test has under way on one socket.
-const BUFFER_BYTES: usize = 8 << 20;
+const BUFFER_BYTES: usize = 64 << 20;
 
 /// Some workers and their net.
 pub struct World {
@@ -33,14 +33,20 @@ pub struct World {
 }
 
 impl World {
-    /// Workers that are idle.
+    /// Workers that are idle, with the server's own routes.
     pub fn new(workers: u16, personality: Personality, config: &Config) -> World {
+        let routes = Routes::new(config, Box::new(String::new)).expect("the default patterns are valid");
+        World::routed(workers, personality, config, Arc::new(routes))
+    }
+
+    /// The same with other routes.
+    pub fn routed(workers: u16, personality: Personality, config: &Config, router: Arc<dyn Router>) -> World {
         let net = Net::new(workers.into(), SEED);
         let drivers: Vec<Sim> = (0..workers).map(|worker| net.driver(worker.into(), personality)).collect();
         let stats = Arc::new(drivers.iter().map(|_| Stats::default()).collect::<Vec<_>>());
         let shared = Arc::new(Shared::new(
             Settings::new(config, 1 << 20, SEED),
-            Arc::new(Routes::new(config, Box::new(String::new)).expect("the default patterns are valid")),
+            router,
             Arc::clone(&stats),
             Gauge::new(config.max_topics),
             Gauge::new(config.log_bytes_max),

@@ -1,21 +1,26 @@
 //! The thread that publishes: keeps to the schedule, whatever the subscribers' threads are busy with.
 //!
-//! Message `n` of the run goes to publisher `n` modulo their number. A publisher whose socket is full owes its
+//! Publishers speak WebSocket, or HTTP (see `post`) with `--publish-http`. Message `n` of the run goes to publisher `n` modulo their number. A publisher whose socket is full owes its
 //! messages: in the open loop they stay due when they were due, and go out as soon as the server reads on.
 
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
 use super::Shared;
+use super::post::{Exchange, Post};
+use crate::dialect::answers::{Answer, Ear};
+use crate::dialect::greeting::Greeting;
+use crate::dialect::template::Wrap;
+use crate::dialect::text::MARKER;
 use crate::failure::Failure;
 use crate::harness::PATIENCE;
 use crate::poller::{Handler, Opened, Poller, Received, receive};
 use crate::report::{Latencies, latencies};
 use crate::schedule::{Schedule, Timer};
-use crate::stamp::{Stamp, nanos};
+use crate::stamp::{PayloadKind, Stamp, nanos};
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
 
 /// Bytes framed ahead of what the socket has taken. Frames carry the time of sending, so few may wait.
@@ -44,13 +49,14 @@ pub(super) fn run(shared: &Shared) -> Result<Outcome, Failure> {
     let plan = &shared.plan;
     plan.args.common.pin_thread(plan.threads)?;
     shared.watch.enrol("publish");
-    let mut poller = Poller::new(shared.target.clone())?;
+    let mut poller = Poller::new(plan.publisher_target.clone())?;
     shared.completion.set_waker(poller.waker()?);
     let mut timer = Timer::new().map_err(Failure::system("cannot create a timer"))?;
     poller.wake_on(&mut timer)?;
     let mut desk = Desk {
         shared,
         publishers: (0..plan.publishers).map(|_| Publisher::default()).collect(),
+        forms: (0..plan.topics).map(|topic| Form::new(shared, topic)).collect::<Result<_, _>>()?,
         opened: 0,
         buffer: vec![0; 16 * 1024],
         start_ns: 0,
@@ -76,10 +82,31 @@ pub(super) fn run(shared: &Shared) -> Result<Outcome, Failure> {
 struct Desk<'a> {
     shared: &'a Shared,
     publishers: Vec<Publisher>,
+    /// One per topic.
+    forms: Vec<Form>,
     opened: usize,
     buffer: Vec<u8>,
     start_ns: u64,
     outcome: Outcome,
+}
+
+/// What a message looks like on its way to the server.
+enum Form {
+    /// A WebSocket message.
+    Frame(Opcode, Wrap),
+    /// An HTTP request.
+    Post(Box<Post>),
+}
+
+impl Form {
+    fn new(shared: &Shared, topic: usize) -> Result<Self, Failure> {
+        let (plan, publish) = (&shared.plan, &shared.plan.args.publish);
+        if plan.by_post {
+            return Ok(Self::Post(Box::new(Post::new(plan, topic)?)));
+        }
+        let name = plan.topic(topic).name;
+        Ok(Self::Frame(publish.opcode(), publish.wrap(&name, plan.args.payload_bytes as usize)))
+    }
 }
 
 /// One publishing connection.
@@ -87,6 +114,10 @@ struct Desk<'a> {
 struct Publisher {
     stream: Option<TcpStream>,
     walker: Walker,
+    greeting: Option<Box<Greeting>>,
+    ear: Ear,
+    /// The request that is under way, where messages are posted.
+    exchange: Exchange,
     /// Frames, of which `sent` bytes are with the kernel.
     out: Vec<u8>,
     sent: usize,
@@ -99,15 +130,22 @@ impl Desk<'_> {
     fn open_all(&mut self, poller: &mut Poller) -> Result<(), Failure> {
         let plan = &self.shared.plan;
         let mut ramp = plan.args.common.ramp(1);
-        let mut dialled = 0;
+        let (mut dialled, mut overdue_check) = (0, Instant::now());
         while self.opened < plan.publishers && !self.shared.control.stopped() {
             while dialled < plan.publishers && ramp.allowed(poller.dialling()) > 0 {
-                let topic = plan.topic_of_publisher(dialled);
-                poller.dial(dialled, &plan.request_target(topic, &plan.args.publisher_query))?;
+                if plan.by_post {
+                    poller.dial_plain(dialled)?;
+                } else {
+                    poller.dial(dialled, &plan.publisher_target_of(dialled))?;
+                }
                 ramp.count();
                 dialled += 1;
             }
             poller.turn(self, Duration::from_millis(1))?;
+            if overdue_check.elapsed() > Duration::from_millis(100) {
+                overdue_check = Instant::now();
+                self.check_overdue(overdue_check)?;
+            }
         }
         self.shared.control.ready();
         while self.shared.start_ns.load(Ordering::Acquire) == 0 && !self.shared.control.stopped() {
@@ -137,7 +175,7 @@ impl Desk<'_> {
                     self.publishers[(n % plan.publishers as u64) as usize].owed += 1;
                 }
                 for n in released..target.min(released + plan.publishers as u64) {
-                    self.pump((n % plan.publishers as u64) as usize);
+                    self.pump((n % plan.publishers as u64) as usize)?;
                 }
                 released = target.max(released);
             }
@@ -167,24 +205,24 @@ impl Desk<'_> {
     }
 
     /// Frames what publisher `index` owes and writes as much as its socket takes.
-    fn pump(&mut self, index: usize) {
+    fn pump(&mut self, index: usize) -> Result<(), Failure> {
         let plan = &self.shared.plan;
         if self.publishers[index].stream.is_none() {
             self.publishers[index].owed = 0;
-            return;
+            return Ok(());
         }
         loop {
-            while self.publishers[index].owed > 0 && self.publishers[index].out.len() < OUT_BYTES_MAX {
+            while self.publishers[index].may_frame() {
                 self.frame(index);
             }
             let publisher = &mut self.publishers[index];
-            let Some(stream) = &mut publisher.stream else { return };
+            let Some(stream) = &mut publisher.stream else { return Ok(()) };
             if publisher.out.is_empty() {
-                return;
+                return Ok(());
             }
             match stream.write(&publisher.out[publisher.sent..]) {
                 Ok(len) => publisher.sent += len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.end(index, error.to_string()),
             }
@@ -219,34 +257,89 @@ impl Desk<'_> {
         publisher.sequence += 1;
         publisher.owed -= 1;
         self.outcome.published += 1;
-        let rest = shared.pattern.rest(stamp.publisher, sequence);
-        let key = fastrand::u32(..).to_ne_bytes();
-        append_frame(&mut publisher.out, Opcode::Binary, key, &[&stamp.encode(), rest]);
-    }
-
-    #[cold]
-    fn end(&mut self, index: usize, how: String) {
-        self.publishers[index].stream = None;
-        self.outcome.closed_how.get_or_insert(how);
-    }
-
-    fn walk(&mut self, index: usize, bytes: &[u8]) {
-        let publisher = &mut self.publishers[index];
-        let mut sink =
-            Replies { out: &mut publisher.out, received: &mut self.outcome.received, closed: None };
-        let walked = publisher.walker.feed(bytes, &mut sink);
-        let closed = sink.closed.or(walked.err().map(|v| format!("the server broke the protocol: {v}")));
-        if let Some(how) = closed {
-            self.end(index, how);
+        let payload = shared.pattern.payload(stamp);
+        let [head, rest, end] = payload.parts();
+        match &self.forms[plan.topic_of_publisher(index)] {
+            Form::Frame(opcode, Wrap { before, after }) => {
+                let key = fastrand::u32(..).to_ne_bytes();
+                append_frame(&mut publisher.out, *opcode, key, &[before, head, rest, end, after]);
+            }
+            Form::Post(post) => {
+                post.append(&mut publisher.out, &[head, rest, end]);
+                publisher.exchange.under_way = true;
+            }
         }
+    }
+
+    /// A connection has ended: a failure while nothing has yet been published, a matter of the verdict later.
+    #[cold]
+    fn end(&mut self, index: usize, how: String) -> Result<(), Failure> {
+        let publisher = &mut self.publishers[index];
+        publisher.stream = None;
+        if self.shared.start_ns.load(Ordering::Acquire) == 0 {
+            let how = publisher.greeting.as_ref().map_or(how.clone(), |greeting| greeting.cut_short(&how));
+            return Err(self.refused(index, format!("a publisher was closed: {how}")));
+        }
+        self.outcome.closed_how.get_or_insert(how);
+        Ok(())
+    }
+
+    fn refused(&self, index: usize, how: String) -> Failure {
+        let plan = &self.shared.plan;
+        Failure::Refused { url: plan.publisher_target.url_of(&plan.publisher_target_of(index)), how }
+    }
+
+    /// Fails if a connection is not ready in time.
+    fn check_overdue(&self, now: Instant) -> Result<(), Failure> {
+        let limit = self.shared.plan.publisher_target.timeout;
+        let greetings = self.publishers.iter().map(|publisher| publisher.greeting.as_ref());
+        let overdue =
+            greetings.enumerate().find_map(|(index, greeting)| Some((index, greeting?.overdue(now, limit)?)));
+        overdue.map_or(Ok(()), |(index, how)| Err(self.refused(index, how)))
+    }
+
+    fn walk(&mut self, index: usize, bytes: &[u8]) -> Result<(), Failure> {
+        let plan = &self.shared.plan;
+        let publisher = &mut self.publishers[index];
+        if plan.by_post {
+            let fed = publisher.exchange.feed(bytes);
+            return fed.map_err(|how| self.refused(index, how));
+        }
+        let was_ready = publisher.greeting.is_none();
+        let mut sink = Replies {
+            answers: &plan.args.dialect.answer,
+            payload: plan.args.publish.payload,
+            greeting: &mut publisher.greeting,
+            ear: &mut publisher.ear,
+            out: &mut publisher.out,
+            received: &mut self.outcome.received,
+            heard: 0,
+            closed: None,
+        };
+        let walked = publisher.walker.feed(bytes, &mut sink);
+        let closed = sink.closed.or(walked.err().map(String::from));
+        self.opened += usize::from(!was_ready && publisher.greeting.is_none());
+        closed.map_or(Ok(()), |how| self.end(index, how))
+    }
+}
+
+impl Publisher {
+    /// A message is owed, and there is room for it.
+    fn may_frame(&self) -> bool {
+        self.owed > 0 && self.out.len() < OUT_BYTES_MAX && !self.exchange.under_way
     }
 }
 
 impl Handler for Desk<'_> {
     fn opened(&mut self, token: usize, opened: Opened) -> Result<(), Failure> {
-        self.opened += 1;
-        self.publishers[token].stream = Some(opened.stream);
-        self.walk(token, &opened.rest);
+        let plan = &self.shared.plan;
+        let publisher = &mut self.publishers[token];
+        publisher.stream = Some(opened.stream);
+        if !plan.by_post {
+            publisher.greeting = Greeting::begin(plan.publisher_script(token), &mut publisher.out);
+        }
+        self.opened += usize::from(publisher.greeting.is_none());
+        self.walk(token, &opened.rest)?;
         self.ready(token)
     }
 
@@ -255,31 +348,50 @@ impl Handler for Desk<'_> {
         while let Some(stream) = &mut self.publishers[token].stream {
             match receive(stream, &mut buffer) {
                 Received::Bytes { len, more } => {
-                    self.walk(token, &buffer[..len]);
+                    self.walk(token, &buffer[..len])?;
                     if !more {
                         break;
                     }
                 }
                 Received::WouldBlock => break,
-                Received::End(how) => self.end(token, how),
+                Received::End(how) => self.end(token, how)?,
             }
         }
         self.buffer = buffer;
-        self.pump(token);
-        Ok(())
+        self.pump(token)
     }
 }
 
 /// What comes in on a publisher's connection: pings, and messages that it did not ask for.
 struct Replies<'a> {
+    answers: &'a [Answer],
+    payload: PayloadKind,
+    greeting: &'a mut Option<Box<Greeting>>,
+    ear: &'a mut Ear,
     out: &'a mut Vec<u8>,
     received: &'a mut u64,
+    /// Heartbeats in the current message.
+    heard: u64,
     closed: Option<String>,
 }
 
 impl Sink for Replies<'_> {
-    fn data(&mut self, _at: u64, _bytes: &[u8], end: bool) {
-        *self.received += u64::from(end);
+    fn data(&mut self, _at: u64, bytes: &[u8], end: bool) {
+        self.heard += self.ear.hear(self.answers, bytes, end, self.out);
+        if let Some(greeting) = self.greeting {
+            if greeting.hear(bytes, end, self.out) {
+                *self.greeting = None;
+            }
+        } else {
+            // It is for a note only, so that a marker which is cut may be missed.
+            *self.received += match self.payload {
+                PayloadKind::Binary => u64::from(end && self.heard == 0),
+                PayloadKind::Text => memchr::memmem::find_iter(bytes, MARKER).count() as u64,
+            };
+        }
+        if end {
+            self.heard = 0;
+        }
     }
 
     fn control(&mut self, opcode: Opcode, payload: &[u8]) {
@@ -287,7 +399,7 @@ impl Sink for Replies<'_> {
             // Whole frames only are in the buffer, so a pong may go behind them.
             Opcode::Ping => append_frame(self.out, Opcode::Pong, fastrand::u32(..).to_ne_bytes(), &[payload]),
             Opcode::Close => self.closed = Some(close_text(payload)),
-            Opcode::Binary | Opcode::Pong => {}
+            Opcode::Text | Opcode::Binary | Opcode::Pong => {}
         }
     }
 }

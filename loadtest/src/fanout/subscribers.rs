@@ -5,19 +5,23 @@
 //! one connection in [`CHECK_EVERY`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
 use super::Shared;
 use super::completion::Tally;
 use crate::accounting::{Arrival, Ledger, Totals};
+use crate::dialect::answers::{Answer, Ear};
+use crate::dialect::greeting::Greeting;
+use crate::dialect::text::{Decoder, Finder, Found};
 use crate::failure::Failure;
 use crate::harness::PATIENCE;
 use crate::poller::{Handler, Opened, Poller, RECEIVE_BYTES, Received, receive};
 use crate::report::{Latencies, latencies};
 use crate::schedule::Schedule;
-use crate::stamp::{STAMP_BYTES, Stamp};
+use crate::series::Recorder;
+use crate::stamp::{PayloadKind, STAMP_BYTES, Stamp};
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
 
 /// One connection in this many compares every byte.
@@ -27,7 +31,7 @@ const CHECK_EVERY: usize = 64;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Counters {
-    /// Connections that have been opened.
+    /// Connections that are ready.
     pub(super) opened: AtomicU64,
     /// Distinct messages received.
     pub(super) received: AtomicU64,
@@ -48,16 +52,14 @@ pub(super) struct Outcome {
     pub(super) closed: u64,
     pub(super) closed_how: Option<String>,
     pub(super) pings: u64,
-    /// Receive time minus due time, per delivery.
-    pub(super) latency: Latencies,
-    /// Receive time minus time of sending, per delivery; empty in a closed loop, where that is `latency`.
+    /// Receive time minus time of sending, per delivery; empty in a closed loop, where that is the latency.
     pub(super) service: Latencies,
     /// Receive time of the last subscriber minus due time, per message that this thread completed.
     pub(super) last: Latencies,
 }
 
 /// Runs the `thread`th of the plan's threads until the run is stopped.
-pub(super) fn run(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
+pub(super) fn run(shared: &Shared, thread: usize, recorder: Recorder) -> Result<Outcome, Failure> {
     let plan = &shared.plan;
     plan.args.common.pin_thread(thread)?;
     shared.watch.enrol(format!("receive {thread}"));
@@ -81,28 +83,33 @@ pub(super) fn run(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
                 closed: 0,
                 closed_how: None,
                 pings: 0,
-                latency: latencies(),
                 service: latencies(),
                 last: latencies(),
             },
             message_done: false,
+            recorder,
         },
+        decoder: Decoder::default(),
         buffer: vec![0; RECEIVE_BYTES],
         opened: 0,
         calls: 0,
         bytes: 0,
     };
-    let (mut dialled, mut announced) = (0, false);
+    let (mut dialled, mut announced, mut overdue_check) = (0, false, Instant::now());
     while !shared.control.stopped() {
         while dialled < ids.len() && ramp.allowed(poller.dialling()) > 0 {
             let topic = plan.topic_of_subscriber(ids[dialled]);
-            poller.dial(dialled, &plan.request_target(topic, &plan.args.subscriber_query))?;
+            poller.dial(dialled, &plan.subscriber_target(topic))?;
             ramp.count();
             dialled += 1;
         }
         if !announced && crew.opened == ids.len() {
             announced = true;
             shared.control.ready();
+        }
+        if !announced && overdue_check.elapsed() > Duration::from_millis(100) {
+            overdue_check = Instant::now();
+            crew.check_overdue(overdue_check)?;
         }
         let patience = if dialled < ids.len() { Duration::from_millis(1) } else { PATIENCE };
         poller.turn(&mut crew, patience)?;
@@ -117,6 +124,7 @@ struct Crew<'a> {
     thread: usize,
     subscribers: Vec<Subscriber>,
     desk: Desk,
+    decoder: Decoder,
     buffer: Vec<u8>,
     opened: usize,
     calls: u64,
@@ -130,14 +138,38 @@ struct Subscriber {
     link: Link,
 }
 
+/// What a connection's messages are taken for.
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    /// It is not ready yet: see `Link::greeting`.
+    Greeting,
+    /// Each message is a payload.
+    Binary,
+    /// Payloads lie anywhere in the messages.
+    Text,
+}
+
+impl Stage {
+    fn of(kind: PayloadKind) -> Self {
+        match kind {
+            PayloadKind::Binary => Self::Binary,
+            PayloadKind::Text => Self::Text,
+        }
+    }
+}
+
 /// The message that is coming in on a connection.
 struct Link {
     topic: u32,
+    stage: Stage,
     /// Compares every byte.
     checked: bool,
     corrupt: bool,
     stamp: [u8; STAMP_BYTES],
-    /// Pongs to send.
+    finder: Finder,
+    ear: Ear,
+    greeting: Option<Box<Greeting>>,
+    /// Pongs and other answers to send.
     reply: Vec<u8>,
     /// How the server closed it.
     closed: Option<String>,
@@ -147,9 +179,13 @@ impl Subscriber {
     fn new(topic: usize, id: usize) -> Self {
         let link = Link {
             topic: topic as u32,
+            stage: Stage::Greeting,
             checked: id.is_multiple_of(CHECK_EVERY),
             corrupt: false,
             stamp: [0; STAMP_BYTES],
+            finder: Finder::default(),
+            ear: Ear::default(),
+            greeting: None,
             reply: Vec::new(),
             closed: None,
         };
@@ -164,13 +200,20 @@ struct Desk {
     outcome: Outcome,
     /// A message has reached its last subscriber, and the publishers do not know yet.
     message_done: bool,
+    recorder: Recorder,
 }
 
 impl Handler for Crew<'_> {
     fn opened(&mut self, token: usize, opened: Opened) -> Result<(), Failure> {
-        self.opened += 1;
-        self.subscribers[token].stream = Some(opened.stream);
-        self.walk(token, Bytes::Behind(&opened.rest));
+        let plan = &self.shared.plan;
+        let Subscriber { stream, link, .. } = &mut self.subscribers[token];
+        *stream = Some(opened.stream);
+        link.greeting = Greeting::begin(plan.subscriber_script(link.topic as usize), &mut link.reply);
+        if link.greeting.is_none() {
+            link.stage = Stage::of(plan.args.publish.payload);
+            self.opened += 1;
+        }
+        self.walk(token, Bytes::Behind(&opened.rest))?;
         self.ready(token)
     }
 
@@ -181,13 +224,13 @@ impl Handler for Crew<'_> {
                 Received::Bytes { len, more } => {
                     self.calls += 1;
                     self.bytes += len as u64;
-                    self.walk(token, Bytes::Received(len));
+                    self.walk(token, Bytes::Received(len))?;
                     if !more {
                         break;
                     }
                 }
                 Received::WouldBlock => break,
-                Received::End(how) => self.end(token, how),
+                Received::End(how) => self.end(token, how)?,
             }
         }
         Ok(())
@@ -205,42 +248,74 @@ enum Bytes<'a> {
 
 impl Crew<'_> {
     #[inline]
-    fn walk(&mut self, token: usize, bytes: Bytes<'_>) {
+    fn walk(&mut self, token: usize, bytes: Bytes<'_>) -> Result<(), Failure> {
         let bytes = match bytes {
             Bytes::Received(len) => &self.buffer[..len],
             Bytes::Behind(bytes) => bytes,
         };
         let Subscriber { stream, walker, link } = &mut self.subscribers[token];
         let now_ns = self.shared.clock.now();
+        if self.desk.recorder.is_over(now_ns) {
+            let from_ns = self.shared.from_ns.load(Ordering::Relaxed);
+            self.desk.recorder.turn(now_ns, from_ns, self.desk.ledger.totals().received);
+        }
+        let was_ready = link.stage != Stage::Greeting;
         let closed_loop = matches!(self.shared.plan.schedule, Schedule::Closed { .. });
-        let mut sink =
-            Receipt { shared: self.shared, desk: &mut self.desk, link, token, now_ns, closed_loop };
+        let topic = link.topic as usize;
+        let clerk = Clerk { shared: self.shared, desk: &mut self.desk, topic, token, now_ns, closed_loop };
+        let mut sink = Receipt { clerk, link, decoder: &mut self.decoder };
         let walked = walker.feed(bytes, &mut sink);
         if self.desk.message_done {
             self.desk.message_done = false;
             self.shared.completion.wake();
         }
+        if !was_ready && link.stage != Stage::Greeting {
+            self.opened += 1;
+        }
         if !link.reply.is_empty() {
-            let pongs = std::mem::take(&mut link.reply);
-            // Nothing else is ever sent here, so the socket has room for a pong unless it has failed.
-            if let Some(Err(error)) = stream.as_mut().map(|stream| std::io::Write::write_all(stream, &pongs))
+            let reply = std::mem::take(&mut link.reply);
+            // Little is ever sent here, so the socket has room for it unless it has failed.
+            if let Some(Err(error)) = stream.as_mut().map(|stream| std::io::Write::write_all(stream, &reply))
             {
-                link.closed.get_or_insert(format!("cannot answer a ping: {error}"));
+                link.closed.get_or_insert(format!("cannot send a greeting or a pong: {error}"));
             }
         }
         if let Err(violation) = walked {
-            link.closed.get_or_insert(format!("the server broke the protocol: {violation}"));
+            link.closed.get_or_insert(violation.into());
         }
-        if let Some(how) = link.closed.take() {
-            self.end(token, how);
+        match link.closed.take() {
+            Some(how) => self.end(token, how),
+            None => Ok(()),
         }
     }
 
+    /// A connection has ended: a failure while messages have yet to be published, a matter of the verdict later.
     #[cold]
-    fn end(&mut self, token: usize, how: String) {
-        self.subscribers[token].stream = None;
+    fn end(&mut self, token: usize, how: String) -> Result<(), Failure> {
+        let Subscriber { stream, link, .. } = &mut self.subscribers[token];
+        *stream = None;
+        if self.shared.start_ns.load(Ordering::Acquire) == 0 {
+            let how = link.greeting.as_ref().map_or(how.clone(), |greeting| greeting.cut_short(&how));
+            return Err(self.refused(token, format!("a subscriber was closed: {how}")));
+        }
         self.desk.outcome.closed += 1;
         self.desk.outcome.closed_how.get_or_insert(how);
+        Ok(())
+    }
+
+    fn refused(&self, token: usize, how: String) -> Failure {
+        let plan = &self.shared.plan;
+        let topic = self.subscribers[token].link.topic as usize;
+        Failure::Refused { url: plan.target.url_of(&plan.subscriber_target(topic)), how }
+    }
+
+    /// Fails if a connection is not ready in time.
+    fn check_overdue(&self, now: Instant) -> Result<(), Failure> {
+        let limit = self.shared.plan.target.timeout;
+        let greetings = self.subscribers.iter().map(|subscriber| subscriber.link.greeting.as_ref());
+        let overdue =
+            greetings.enumerate().find_map(|(token, greeting)| Some((token, greeting?.overdue(now, limit)?)));
+        overdue.map_or(Ok(()), |(token, how)| Err(self.refused(token, how)))
     }
 
     /// Tells the main thread.
@@ -257,22 +332,32 @@ impl Crew<'_> {
     /// Closes the books.
     fn close(mut self) -> Outcome {
         let plan = &self.shared.plan;
+        let received = self.desk.ledger.totals().received;
         for (index, subscriber) in self.subscribers.iter().enumerate() {
             for publisher in plan.publishers_of(subscriber.link.topic as usize) {
                 let published = self.shared.published[publisher].load(Ordering::Relaxed);
                 self.desk.ledger.close(plan.pair(index, publisher), published);
             }
         }
-        self.desk.outcome.totals = self.desk.ledger.totals();
-        self.desk.outcome
+        let Desk { ledger, mut outcome, recorder, .. } = self.desk;
+        recorder.finish(received);
+        outcome.totals = ledger.totals();
+        outcome
     }
 }
 
 /// Takes the messages of one receive call.
 struct Receipt<'a> {
+    clerk: Clerk<'a>,
+    link: &'a mut Link,
+    decoder: &'a mut Decoder,
+}
+
+/// Enters them in the books.
+struct Clerk<'a> {
     shared: &'a Shared,
     desk: &'a mut Desk,
-    link: &'a mut Link,
+    topic: usize,
     token: usize,
     now_ns: u64,
     closed_loop: bool,
@@ -281,12 +366,20 @@ struct Receipt<'a> {
 impl Sink for Receipt<'_> {
     #[inline]
     fn data(&mut self, at: u64, bytes: &[u8], end: bool) {
-        let whole = at == 0 && end;
-        match bytes.first_chunk() {
-            Some(stamp) if whole && !self.link.checked => {
-                self.message(Stamp::decode(stamp), bytes.len() as u64);
-            }
-            _ => self.piece(at, bytes, end),
+        match self.link.stage {
+            Stage::Binary => match bytes.first_chunk() {
+                Some(stamp) if at == 0 && end && !self.link.checked => {
+                    let len = bytes.len();
+                    if len == self.clerk.shared.pattern.payload_bytes() {
+                        self.clerk.message(Stamp::decode(stamp));
+                    } else {
+                        self.foreign(bytes, true);
+                    }
+                }
+                _ => self.piece(at, bytes, end),
+            },
+            Stage::Text => self.text(bytes, end),
+            Stage::Greeting => self.greet(bytes, end),
         }
     }
 
@@ -294,49 +387,100 @@ impl Sink for Receipt<'_> {
     fn control(&mut self, opcode: Opcode, payload: &[u8]) {
         match opcode {
             Opcode::Ping => {
-                self.desk.outcome.pings += 1;
+                self.clerk.desk.outcome.pings += 1;
                 append_frame(&mut self.link.reply, Opcode::Pong, fastrand::u32(..).to_ne_bytes(), &[payload]);
             }
             Opcode::Close => {
                 self.link.closed.get_or_insert_with(|| close_text(payload));
             }
-            Opcode::Binary | Opcode::Pong => {}
+            Opcode::Text | Opcode::Binary | Opcode::Pong => {}
         }
     }
 }
 
 impl Receipt<'_> {
-    /// A piece of a message that is cut, or whose bytes are to be compared.
-    fn piece(&mut self, at: u64, mut bytes: &[u8], end: bool) {
-        let len = at + bytes.len() as u64;
+    /// A piece of a binary message that is cut, or whose bytes are to be compared.
+    #[inline(never)]
+    fn piece(&mut self, at: u64, bytes: &[u8], end: bool) {
+        let Self { clerk, link, .. } = self;
+        let pattern = &clerk.shared.pattern;
+        let (mut rest, len) = (bytes, at + bytes.len() as u64);
         let mut at = at as usize;
         if at < STAMP_BYTES {
-            let (stamp, rest) = bytes.split_at(bytes.len().min(STAMP_BYTES - at));
-            self.link.stamp[at..at + stamp.len()].copy_from_slice(stamp);
+            let (stamp, behind) = rest.split_at(rest.len().min(STAMP_BYTES - at));
+            link.stamp[at..at + stamp.len()].copy_from_slice(stamp);
             at += stamp.len();
-            bytes = rest;
+            rest = behind;
         }
-        let stamp = Stamp::decode(&self.link.stamp);
-        let pattern = &self.shared.pattern;
-        if self.link.checked && !bytes.is_empty() && len <= pattern.payload_bytes() as u64 {
-            let want = pattern.expect(stamp.publisher, stamp.sequence, at..at + bytes.len());
-            self.link.corrupt |= bytes != want;
+        let stamp = Stamp::decode(&link.stamp);
+        if link.checked && !rest.is_empty() && len <= pattern.payload_bytes() as u64 {
+            let want = pattern.expect(stamp.publisher, stamp.sequence, at..at + rest.len());
+            link.corrupt |= rest != want;
         }
-        if end {
-            if std::mem::take(&mut self.link.corrupt) {
-                self.desk.outcome.corrupt += 1;
-            }
-            self.message(stamp, len);
+        if end && len == pattern.payload_bytes() as u64 {
+            clerk.desk.outcome.corrupt += u64::from(std::mem::take(&mut link.corrupt));
+            link.ear = Ear::default();
+            clerk.message(stamp);
+        } else {
+            self.foreign(bytes, end);
         }
     }
 
+    /// A piece of a message that is no payload, as far as can be told: a heartbeat, or a mistake.
+    #[cold]
+    fn foreign(&mut self, bytes: &[u8], end: bool) {
+        let answers = &self.clerk.shared.plan.args.dialect.answer;
+        let heard = self.link.ear.hear(answers, bytes, end, &mut self.link.reply);
+        self.clerk.desk.outcome.pings += heard;
+        if end {
+            self.link.corrupt = false;
+            self.clerk.desk.outcome.corrupt += u64::from(heard == 0);
+        }
+    }
+
+    /// A piece of a message in which payloads may lie. Out of line, so that binary messages have a short way.
+    #[inline(never)]
+    fn text(&mut self, bytes: &[u8], end: bool) {
+        let Self { clerk, link, decoder } = self;
+        let Link { finder, ear, reply, checked, .. } = &mut **link;
+        let (shared, answers): (_, &[Answer]) = (clerk.shared, &clerk.shared.plan.args.dialect.answer);
+        finder.feed(decoder, &shared.pattern, *checked, bytes, |found| match found {
+            Found::Payload { stamp, intact } => {
+                ear.spoil();
+                clerk.desk.outcome.corrupt += u64::from(!intact);
+                if let Some(stamp) = stamp {
+                    clerk.message(stamp);
+                }
+            }
+            Found::Wrapping(bytes) if !answers.is_empty() => {
+                clerk.desk.outcome.pings += ear.hear(answers, bytes, false, reply);
+            }
+            Found::Wrapping(_) => {}
+        });
+        if end && !answers.is_empty() {
+            clerk.desk.outcome.pings += ear.end(answers, reply);
+        }
+    }
+
+    /// A piece of a message that comes before the connection is ready.
+    #[cold]
+    fn greet(&mut self, bytes: &[u8], end: bool) {
+        let plan = &self.clerk.shared.plan;
+        let Link { greeting, ear, reply, stage, .. } = &mut *self.link;
+        self.clerk.desk.outcome.pings += ear.hear(&plan.args.dialect.answer, bytes, end, reply);
+        if greeting.as_mut().is_none_or(|greeting| greeting.hear(bytes, end, reply)) {
+            *greeting = None;
+            *stage = Stage::of(plan.args.publish.payload);
+        }
+    }
+}
+
+impl Clerk<'_> {
     /// A message is complete.
     #[inline]
-    fn message(&mut self, stamp: Stamp, len: u64) {
+    fn message(&mut self, stamp: Stamp) {
         let (plan, publisher) = (&self.shared.plan, usize::from(stamp.publisher));
-        let known = len == self.shared.pattern.payload_bytes() as u64
-            && publisher < plan.publishers
-            && plan.topic_of_publisher(publisher) == self.link.topic as usize;
+        let known = publisher < plan.publishers && plan.topic_of_publisher(publisher) == self.topic;
         if !known {
             self.desk.outcome.corrupt += 1;
             return;
@@ -355,7 +499,7 @@ impl Receipt<'_> {
         let measured = self.shared.measured(stamp.due_ns);
         let latency_ns = self.now_ns.saturating_sub(stamp.due_ns).max(1);
         if measured {
-            self.desk.outcome.latency.saturating_record(latency_ns);
+            self.desk.recorder.record(latency_ns);
             if !self.closed_loop {
                 let service_ns = self.now_ns.saturating_sub(stamp.sent_ns()).max(1);
                 self.desk.outcome.service.saturating_record(service_ns);

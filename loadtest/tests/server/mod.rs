@@ -50,20 +50,23 @@ type Topics = Arc<Mutex<HashMap<String, Vec<Subscriber>>>>;
 pub(crate) fn start(fault: Fault) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let topics = Topics::default();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (stream, topics) = (stream.unwrap(), topics.clone());
-            thread::spawn(move || {
-                if fault == Fault::Silence {
-                    thread::sleep(Duration::from_secs(30));
-                }
-                // A client that resets its connection ends its thread, as it should.
-                let _ = serve(stream, &topics, fault);
-            });
-        }
-    });
+    thread::spawn(move || serve_all(&listener, fault));
     address
+}
+
+/// Serves for ever.
+pub(crate) fn serve_all(listener: &TcpListener, fault: Fault) {
+    let topics = Topics::default();
+    for stream in listener.incoming() {
+        let (stream, topics) = (stream.unwrap(), topics.clone());
+        thread::spawn(move || {
+            if fault == Fault::Silence {
+                thread::sleep(Duration::from_secs(30));
+            }
+            // A client that resets its connection ends its thread, as it should.
+            let _ = serve(stream, &topics, fault);
+        });
+    }
 }
 
 fn serve(stream: TcpStream, topics: &Topics, fault: Fault) -> tungstenite::Result<()> {

@@ -35,6 +35,7 @@ pub struct Extent {
 
 impl Extent {
     /// The units' bytes.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         match &self.store {
             Store::Segment { span, start, .. } => &span.bytes()[*start as usize..],

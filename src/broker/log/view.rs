@@ -49,6 +49,7 @@ impl View {
     }
 
     /// The bytes from `from` up to the end of its extent: all there is, nearly always. Empty at the head.
+    #[inline]
     pub fn first_run(&self, from: Position) -> &[u8] {
         match self.extents.back() {
             Some(last) if last.start().position <= from => &last.bytes()[offset_in(last, from)..],

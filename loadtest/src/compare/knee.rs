@@ -1,0 +1,170 @@
+//! The rate sweep: the highest rate of an open loop that a server holds.
+//!
+//! Each step is a run of its own with a fresh server: one that has been overrun owes messages, and would be
+//! measured paying them back. A rate is held if the run is valid, every message that was due was sent, and the 99th
+//! percentile of latency (from the due time) is within the bound.
+
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::run::Outcome;
+use super::scenario::Knee;
+
+/// What a sweep found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct KneeFound {
+    /// The highest rate that was held, in messages per second; 0 if none was.
+    pub(super) rate: f64,
+    /// The 99th percentile of latency at that rate, in µs.
+    pub(super) p99_us: Option<f64>,
+    /// All steps, in order.
+    pub(super) steps: Vec<Step>,
+}
+
+/// One step of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Step {
+    rate: f64,
+    held: bool,
+    /// Why it was not held.
+    why: Option<String>,
+    deliveries_per_second: Option<f64>,
+    latency_p50_us: Option<f64>,
+    latency_p99_us: Option<f64>,
+    server_cpu_us_per_delivery: Option<f64>,
+    generator_busy: Option<bool>,
+}
+
+impl Step {
+    fn of(rate: f64, outcome: &Outcome, knee: &Knee) -> Self {
+        let none = Json::Null;
+        let report = outcome.report.as_ref().unwrap_or(&none);
+        let figures = &report["figures"];
+        let latency = &figures["latency_us"];
+        let p99 = latency["p99"].as_f64();
+        let unsent = figures["unsent"].as_u64().unwrap_or(0);
+        let why = match outcome.wrong() {
+            Some(why) => Some(why),
+            None if unsent > 0 => Some(format!("{unsent} messages that were due could not be sent")),
+            None if p99.is_none_or(|p99| p99 > knee.p99_ms_max * 1000.0) => {
+                Some(format!("p99 {}", crate::report::micros(p99.unwrap_or(f64::INFINITY))))
+            }
+            None => None,
+        };
+        Self {
+            rate,
+            held: why.is_none(),
+            why,
+            deliveries_per_second: figures["deliveries_per_second"].as_f64(),
+            latency_p50_us: latency["p50"].as_f64(),
+            latency_p99_us: p99,
+            server_cpu_us_per_delivery: figures["server_cpu_us_per_delivery"].as_f64(),
+            generator_busy: report["generator"]["busy"].as_bool(),
+        }
+    }
+}
+
+/// Finds the highest rate held: `measure` runs one rate. The outcome is that of the best step; if not even the first
+/// rate was held, it is a failure.
+pub(super) fn sweep(knee: &Knee, mut measure: impl FnMut(f64) -> Outcome) -> Outcome {
+    let mut found = KneeFound::default();
+    let mut best = Outcome::default();
+    let mut step = |rate: f64| {
+        let outcome = measure(rate);
+        let step = Step::of(rate, &outcome, knee);
+        let held = step.held;
+        if held && rate > found.rate {
+            (found.rate, found.p99_us) = (rate, step.latency_p99_us);
+            best = outcome;
+        }
+        found.steps.push(step);
+        held
+    };
+    let (mut held, mut rate) = (0.0, knee.rate_from);
+    let mut too_high = None;
+    while too_high.is_none() {
+        if !step(rate) {
+            too_high = Some(rate);
+        } else if rate >= knee.rate_max {
+            break;
+        } else {
+            held = rate;
+            rate = (rate * knee.factor).min(knee.rate_max).round();
+        }
+    }
+    if let Some(mut too_high) = too_high.filter(|_| held > 0.0) {
+        for _ in 0..knee.bisections {
+            // The geometric middle: what matters is by how many percent the rate is known.
+            let middle = (held * too_high).sqrt().round();
+            if middle <= held || middle >= too_high {
+                break;
+            }
+            if step(middle) {
+                held = middle;
+            } else {
+                too_high = middle;
+            }
+        }
+    }
+    if found.rate == 0.0 {
+        let why = found.steps[0].why.clone().unwrap_or_default();
+        best = Outcome::failed(format!("not even {} messages/s were held: {why}", knee.rate_from));
+    }
+    best.knee = Some(found);
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const KNEE: Knee =
+        Knee { rate_from: 100.0, rate_max: 10_000.0, factor: 2.0, bisections: 4, p99_ms_max: 10.0 };
+
+    fn server(limit: f64) -> impl FnMut(f64) -> Outcome {
+        move |rate| Outcome {
+            report: Some(json!({
+                "verdict": "valid", "void_because": [],
+                "figures": {"unsent": 0, "latency_us": {"p50": 1.0, "p99": if rate <= limit { 100.0 } else { 20_000.0 }}},
+            })),
+            ..Outcome::default()
+        }
+    }
+
+    #[test]
+    fn the_knee_is_closed_in_on() {
+        let outcome = sweep(&KNEE, server(1000.0));
+        let knee = outcome.knee.unwrap();
+        assert!(outcome.report.is_some() && outcome.failure.is_none());
+        assert!((950.0..=1000.0).contains(&knee.rate), "{}", knee.rate);
+        assert_eq!(knee.p99_us, Some(100.0));
+        let rates: Vec<f64> = knee.steps.iter().map(|step| step.rate).collect();
+        assert_eq!(rates[..6], [100.0, 200.0, 400.0, 800.0, 1600.0, 1131.0]);
+        assert_eq!(rates.len(), 9);
+        assert_eq!(knee.steps[4].why.as_deref(), Some("p99 20.00 ms"));
+    }
+
+    #[test]
+    fn a_server_may_hold_all_or_nothing() {
+        let knee = sweep(&KNEE, server(f64::INFINITY)).knee.unwrap();
+        assert_eq!((knee.rate, knee.steps.len()), (10_000.0, 8));
+        let nothing = sweep(&KNEE, server(0.0));
+        assert_eq!(nothing.failure.unwrap(), "not even 100 messages/s were held: p99 20.00 ms");
+        let knee = nothing.knee.unwrap();
+        assert_eq!((knee.rate, knee.steps.len()), (0.0, 1));
+    }
+
+    #[test]
+    fn unsent_and_void_are_not_held() {
+        let unsent = json!({"verdict": "valid", "void_because": [],
+            "figures": {"unsent": 3, "latency_us": {"p99": 1.0}}});
+        let void = json!({"verdict": "void", "void_because": ["1 lost"], "figures": {}});
+        for (report, why) in [(unsent, "3 messages"), (void, "void: 1 lost")] {
+            let outcome = Outcome { report: Some(report), ..Outcome::default() };
+            let step = Step::of(1.0, &outcome, &KNEE);
+            assert!(!step.held && step.why.unwrap().contains(why));
+        }
+        assert!(Step::of(1.0, &Outcome::failed("gone"), &KNEE).why.unwrap().contains("gone"));
+    }
+}
