@@ -14,6 +14,7 @@ use mio::{
     Events, Interest, Poll, Token, Waker,
     net::{TcpListener, TcpStream},
 };
+use rustix::net::{SendFlags, send};
 
 use super::{Driver, End, Event, Received, Sent, Wake};
 
@@ -157,8 +158,9 @@ impl Driver for Epoll {
     }
 
     fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent {
+        // Not through the C library, whose `send` prepares for being cancelled in a process with threads.
         match self.socket(slot) {
-            Some(mut socket) => outcome(socket.write(bytes)),
+            Some(socket) => outcome(send(socket, bytes, SendFlags::NOSIGNAL).map_err(io::Error::from)),
             None => Sent::Failed,
         }
     }
