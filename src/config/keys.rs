@@ -665,8 +665,8 @@ pub static SEND_BUFFER_BYTES: Key<Sizes> = Key {
         effect: "Smaller saves kernel memory for readers that are stuck; larger lets bursts leave in fewer calls, and \
                  one connection's throughput is at most this in each round trip. Linux cuts it to \
                  `net.core.wmem_max`.",
-        reason: "Left alone, the kernel lets one stuck reader hold 3.9 MB. With 1,024 or more pending messages 64 KiB \
-                 costs 7 to 11 % of throughput and 16 KiB 21 to 26 %; with fewer, nothing measurable.",
+        reason: "Left alone, the kernel lets one stuck reader hold 3.9 MB. With 1,024 or more pending messages of \
+                 64 bytes 16 KiB costs 6 to 42 % of throughput; with fewer, and against 256 KiB, nothing measurable.",
         memory: "a stuck reader holds about twice this in the kernel: 130 KB with the default, 1.3 GB for 10,000.",
     },
     kind: Sizes { from: 4 * KIB, to: GIB },
