@@ -14,6 +14,7 @@ let dropped = 0;
 
 const server = Bun.serve<Connection>({
   hostname: "127.0.0.1",
+  development: false,
   port: Number(process.argv[2]),
 
   fetch(request, server) {
