@@ -100,6 +100,7 @@ pub struct Worker<D: Driver> {
     pub(super) now: Tick,
     /// Nobody's time runs out before this tick.
     pub(super) grace_until: Tick,
+    shrunk_at: Tick,
     events: Vec<Event>,
     due: Vec<u32>,
 }
@@ -145,6 +146,7 @@ impl<D: Driver> Worker<D> {
             draining: None,
             now: Tick::START,
             grace_until: Tick(0),
+            shrunk_at: Tick::START,
             events: Vec::new(),
             due: Vec::new(),
             shared,
@@ -201,7 +203,8 @@ impl<D: Driver> Worker<D> {
             && self.lanes.len() == 0
             && self.draining.is_none()
         {
-            // Nobody here has a deadline.
+            // Nobody here has a deadline, so there will be no tick.
+            self.shrink();
             self.set_gauges();
             None
         } else {
@@ -297,14 +300,20 @@ impl<D: Driver> Worker<D> {
         self.homes.tick(self.now);
         self.quieten_lanes();
         self.relieve_logs();
-        if self.now.0.is_multiple_of(SHRINK) {
-            self.homes.shrink();
-            self.lanes.shrink();
-            if mostly_unused(self.quiet.len(), self.quiet.capacity()) {
-                self.quiet.shrink_to_fit();
-            }
+        if self.now.since(self.shrunk_at) >= SHRINK {
+            self.shrink();
         }
         self.set_gauges();
+    }
+
+    /// Lets go of memory that most of its users have left.
+    fn shrink(&mut self) {
+        self.shrunk_at = self.now;
+        self.homes.shrink();
+        self.lanes.shrink();
+        if mostly_unused(self.quiet.len(), self.quiet.capacity()) {
+            self.quiet.shrink_to_fit();
+        }
     }
 
     fn set_gauges(&self) {
