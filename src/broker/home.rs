@@ -368,8 +368,11 @@ impl Homes {
             return;
         }
         let used = self.slots.iter().rposition(|slot| slot.topic.is_some()).map_or(0, |last| last + 1);
+        if used == self.slots.len() {
+            return;
+        }
         let newest = self.slots[used..].iter().map(|slot| slot.generation).max();
-        self.first_generation = newest.map_or(self.first_generation, |newest| newest.wrapping_add(1));
+        self.first_generation = newest.map_or(0, |newest| newest + 1).max(self.first_generation);
         self.slots.truncate(used);
         self.slots.shrink_to_fit();
         self.free.retain(|&index| (index as usize) < used);

@@ -185,6 +185,7 @@ impl<D: Driver> Worker<D> {
 
     fn audit_lanes(&mut self) -> Result<(), String> {
         let dirty: HashSet<u32> = self.dirty.iter().copied().collect();
+        let floors: HashSet<u32> = self.floors.iter().copied().collect();
         let (mut seated, mut behind, mut waiting) = (0, 0, 0);
         let mut gathered = HashSet::new();
         for slot in 0..self.connections.slots() {
@@ -202,6 +203,8 @@ impl<D: Driver> Worker<D> {
             let kept = head.position.since(record.lane.view.first_end());
             must!(kept <= kept_max, "lane {index} keeps {kept} bytes, {kept_max} are allowed");
             must!(!record.queued || dirty.contains(&index), "lane {index} is not on the dirty list");
+            let told = record.topic.is_none() || record.lane.floor() == record.floor_sent;
+            must!(told || floors.contains(&index), "lane {index}: its home will not be told its floor");
             seated += record.lane.len() + record.waiting.len();
             behind += record.lane.behind().len();
             waiting += record.lane.gathered();

@@ -76,10 +76,17 @@ impl<D: Driver> Worker<D> {
         let mut runs: SmallVec<[IoSlice<'_>; VISIT_RUNS]> = SmallVec::new();
         let mut asked = 0;
         for share in &mut shares {
-            let run = self.lanes.view(share.lane).first_run(share.from);
-            share.len = run.len();
-            asked += run.len();
-            runs.push(IoSlice::new(run));
+            let view = self.lanes.view(share.lane);
+            // Nearly always one run is all; large messages are a run each.
+            while runs.len() < VISIT_RUNS && asked < VISIT_BYTES {
+                let run = view.first_run(share.from.advanced(share.len));
+                if run.is_empty() {
+                    break;
+                }
+                share.len += run.len();
+                asked += run.len();
+                runs.push(IoSlice::new(run));
+            }
         }
         let mut sent = match &runs[..] {
             [] => return,
@@ -110,7 +117,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// What leaves next: one run of each topic, as many as one send takes. A subscription that must not get some
+    /// Whose turn it is: as many topics as one send takes. A subscription that must not get some
     /// ranges is served alone.
     fn shares(&mut self, slot: u32) -> Shares {
         let latest = self.shared.settings.slow_consumer == SlowConsumer::Latest;

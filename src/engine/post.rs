@@ -86,8 +86,11 @@ impl<D: Driver> Worker<D> {
     }
 
     fn post_floors(&mut self) {
-        let mut lanes = std::mem::take(&mut self.floors);
-        for lane in lanes.drain(..) {
+        // Trimming may close who is slow, and so end laps of their other topics: the list grows meanwhile.
+        let mut at = 0;
+        while at < self.floors.len() {
+            let lane = self.floors[at];
+            at += 1;
             let Some(record) = self.lanes.get(lane) else { continue };
             let floor = record.lane.floor();
             let Some(topic) = record.topic else { continue };
@@ -104,8 +107,7 @@ impl<D: Driver> Worker<D> {
             }
             self.trim(lane);
         }
-        // Used again: there are floors after every lap.
-        self.floors = lanes;
+        self.floors.clear();
     }
 
     fn post_heads(&mut self) {

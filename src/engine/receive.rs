@@ -74,9 +74,10 @@ impl<D: Driver> Worker<D> {
                     self.stream_ended(slot);
                     break;
                 }
-                (Received::Failed(_), _) => {
-                    // There is nothing left to reset.
-                    self.end(slot, End::Close, Why::Reset);
+                (Received::Failed(kind), _) => {
+                    // Where the peer has reset it there is nothing left to reset: a system call less.
+                    let gone = kind == std::io::ErrorKind::ConnectionReset;
+                    self.end(slot, if gone { End::Close } else { End::Reset }, Why::Reset);
                     break;
                 }
             };

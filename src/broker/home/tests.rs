@@ -206,7 +206,7 @@ fn an_idle_topic_is_small() {
 fn topics_that_have_gone_leave_no_memory_and_their_names_find_nobody() {
     const TOPICS: u32 = 20_000;
     let mut homes = homes(1000, 100, TOPICS as usize);
-    let mut create = |homes: &mut Homes, i: u32, at: u32| {
+    let create = |homes: &mut Homes, i: u32, at: u32| {
         let sender = Sender::Connection(connection(9), 0);
         homes.publish(&name(&format!("t/{i}")), Unit::Borrowed(b"x"), None, sender, Tick(at));
         homes.find_or_create(&name(&format!("t/{i}")), Tick(at)).unwrap()
@@ -226,4 +226,35 @@ fn topics_that_have_gone_leave_no_memory_and_their_names_find_nobody() {
     assert_eq!(new[777], old[777]);
     let stale = old.iter().filter(|&&key| key != old[777] && homes.topic_mut(key).is_some()).count();
     assert_eq!((homes.len(), stale), (TOPICS as usize, 0));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "tens of thousands of topics, and no pointer")]
+fn generations_only_rise_however_often_slots_go() {
+    let mut homes = homes(1000, 100, 30_000);
+    let named = |i: u32| name(&format!("t/{i}"));
+    let mut at = 0;
+    let mut pass = |homes: &mut Homes| {
+        for _ in 0..3 {
+            at += 1000;
+            homes.tick(Tick(at));
+        }
+        Tick(at)
+    };
+    (0..5000).for_each(|i| homes.join(&named(i), HERE, LANE, Tick(0)).unwrap());
+    let (mut stale, mut now) = (Vec::new(), Tick(0));
+    for _ in 0..3 {
+        stale.extend((5000..20_000).map(|i| homes.find_or_create(&named(i), now).unwrap()));
+        now = pass(&mut homes);
+    }
+    // The slots that are left last are the ones with fewest owners.
+    (0..4999).for_each(|i| homes.leave(&named(i), HERE, LANE, now));
+    now = pass(&mut homes);
+    homes.shrink();
+    homes.leave(&named(4999), HERE, LANE, now);
+    now = pass(&mut homes);
+    homes.shrink();
+    assert_eq!((homes.len(), homes.slots.len()), (0, 0));
+    (0..20_000).for_each(|i| _ = homes.find_or_create(&named(i), now).unwrap());
+    assert_eq!(stale.iter().filter(|&&key| homes.topic_mut(key).is_some()).count(), 0);
 }

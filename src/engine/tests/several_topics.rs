@@ -127,3 +127,45 @@ fn topics_take_turns_on_a_slow_socket() {
     lanes.rotate(&mut first);
     assert_eq!(order(&lanes, first), [1, 0, 2]);
 }
+
+#[test]
+fn who_is_closed_as_slow_holds_up_no_other_topic() {
+    let config = Config { lag_messages_max: 8, ..Config::default() };
+    let mut test = Test::new(Personality::Readiness, &config);
+    let [publisher_a, publisher_b, publisher_x] =
+        ["a", "b", "x"].map(|topic| test.connect(&format!("/ws/{topic}?mode=pub")));
+    let healthy = test.connect("/ws/b?mode=sub");
+    test.connect("/ws/a?mode=sub");
+    let slow = test.connect_to_several(5, &["a".into(), "b".into()]);
+    for slot in 6..76 {
+        test.connect_to_several(slot, &["x".into(), "y".into()]);
+    }
+    test.read(slow, 1);
+    for _ in 0..12 {
+        test.write(publisher_a, &frame(b"aaaa"));
+        test.ticks(3);
+    }
+    // The slow one is the last of more than a slice that are gathered when the next tenth of a second closes it: then
+    // the lap of b ends while floors are told.
+    test.write(publisher_b, &[frame(b"b1"), frame(b"b2"), frame(b"b3"), frame(b"b4"), frame(b"b5")].concat());
+    test.write(publisher_x, &frame(b"x1"));
+    test.write(publisher_a, &frame(b"last"));
+    test.ticks(1);
+    test.pass(Duration::from_secs(1));
+    assert_eq!(frames(&test.read(healthy, LARGE)).len(), 5);
+    test.worker.audit().unwrap();
+}
+
+#[test]
+fn large_messages_of_two_topics_fill_the_sends() {
+    let mut test = Test::new(Personality::Readiness, &Config::default());
+    let publishers = ["t0", "t1"].map(|topic| test.connect(&format!("/ws/{topic}?mode=pub")));
+    let reader = test.connect_to_several(2, &names(2));
+    let before = test.count("sends");
+    for publisher in publishers {
+        test.write(publisher, &frame(&[1; 40_000]).repeat(6));
+    }
+    test.ticks(20);
+    assert_eq!(frames(&test.read(reader, LARGE)).len(), 12);
+    assert!(test.count("sends") - before <= 4, "{} sends of 480 kB", test.count("sends") - before);
+}
