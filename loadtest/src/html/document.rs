@@ -114,7 +114,7 @@ pub(crate) struct Spread {
 pub(crate) struct Ratio {
     /// That server's name.
     pub(crate) to: String,
-    /// Own figure by its figure.
+    /// Own figure by its figure, or of `limit` its figure by the own one: see [`Document::inverse`].
     pub(crate) metrics: BTreeMap<String, Spread>,
 }
 
@@ -177,6 +177,7 @@ struct RawRow {
 struct RawRatio {
     to: String,
     metrics: Option<BTreeMap<String, Value>>,
+    inverse: Option<BTreeMap<String, Value>>,
 }
 
 impl Document {
@@ -252,6 +253,7 @@ impl Document {
         }
         document.sum_up();
         // What the tool has summed up itself takes precedence.
+        let inverse = document.inverse();
         for row in comparison.table.unwrap_or_default() {
             let cell = document.cell(&row.scenario, row.variant.as_deref(), &row.peer);
             cell.rounds = row.rounds.unwrap_or(cell.rounds);
@@ -259,10 +261,18 @@ impl Document {
             cell.void = row.void.unwrap_or(cell.void);
             cell.busy = row.generator_busy.unwrap_or(cell.busy);
             cell.metrics.extend(spreads(row.metrics));
-            cell.ratio = row.ratio.map(|ratio| Ratio { to: ratio.to, metrics: spreads(ratio.metrics) });
+            cell.ratio = row.ratio.map(|ratio| Ratio {
+                to: ratio.to,
+                metrics: spreads(if inverse { ratio.inverse } else { ratio.metrics }),
+            });
         }
         document.scenarios.retain(|scenario| !scenario.variants.is_empty());
         document
+    }
+
+    /// Whether ratios are the baseline's figure by the row's, as the tables of `limit` print them.
+    pub(crate) fn inverse(&self) -> bool {
+        self.command == "limit"
     }
 
     /// The cell of that name, made if there is none.
