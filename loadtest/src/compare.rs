@@ -116,6 +116,11 @@ fn carry_out(mut plan: Plan, series: &Series) -> Result<Verdict, Failure> {
     if order.is_empty() {
         return Err(Failure::Usage(format!("nothing can run\n{}", left_out(&plan).trim_end())));
     }
+    // Not after an hour of runs.
+    for file in [&series.json, &series.html].into_iter().flatten().filter(|file| *file != Path::new("-")) {
+        let opened = fs::OpenOptions::new().append(true).create(true).open(file);
+        opened.map_err(Failure::system(format!("cannot write {}", file.display())))?;
+    }
     // Servers that are started inherit the limit.
     ensure_files(0)?;
     process::end_on_signals()?;
@@ -136,9 +141,6 @@ fn carry_out(mut plan: Plan, series: &Series) -> Result<Verdict, Failure> {
     }
     drop(view);
     let to_stdout = series.json == Some(PathBuf::from("-"));
-    if let Some(file) = &series.html {
-        crate::html::write(&document(&plan, &environment, &runs), file)?;
-    }
     let text = summary(&plan, &environment, &runs);
     let printed = if to_stdout {
         let object = document(&plan, &environment, &runs);
@@ -147,6 +149,10 @@ fn carry_out(mut plan: Plan, series: &Series) -> Result<Verdict, Failure> {
         io::stdout().write_all(text.as_bytes())
     };
     printed.map_err(Failure::system("cannot print the tables"))?;
+    // After the tables: should it fail, they are there.
+    if let Some(file) = &series.html {
+        crate::html::write(&document(&plan, &environment, &runs), file)?;
+    }
     if runs.iter().all(|(_, outcome)| outcome.report.is_none()) {
         return Err(Failure::Usage("no run has a report: see above".into()));
     }
@@ -193,8 +199,9 @@ fn summary(plan: &Plan, environment: &Json, runs: &[(Run, Outcome)]) -> String {
     let mut text = format!("{}\n", json::environment_text(environment));
     let _ = writeln!(
         text,
-        "medians of {} rounds; ratios are {}, of the same round: median [least–greatest]\n",
+        "medians of {} round{}; ratios are {}, of the same round: median [least–greatest]\n",
         plan.rounds,
+        if plan.rounds == 1 { "" } else { "s" },
         match plan.command {
             "limit" => format!("{baseline}'s figure by that of the row"),
             _ => format!("the row's figure by that of {baseline}"),
