@@ -48,7 +48,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<Verdict, Failure> {
         return list(args, directory.as_deref());
     }
     let peers = peer::select(&args.peers, directory.as_deref())?;
-    let baseline = match &args.baseline {
+    let asked = match &args.baseline {
         None => 0,
         Some(name) => peers.iter().position(|peer| peer.name == *name).ok_or_else(|| {
             let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
@@ -61,15 +61,23 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<Verdict, Failure> {
         return Err(Failure::Usage(format!("two peers have the name {}: rename one", twice.1.name)));
     }
     let scenarios = args.scenarios.iter().map(|name| Scenario::find(name)).collect::<Result<_, _>>()?;
+    let peers: Vec<Contender> = peers.into_iter().map(Contender::new).collect();
+    // Nothing can be compared with what does not run.
+    let runs = |index: &usize| peers[*index].skipped.is_none();
+    let baseline = Some(asked).filter(runs).or_else(|| (0..peers.len()).find(runs)).unwrap_or(asked);
     let plan = Plan {
         command: "compare",
-        peers: peers.into_iter().map(Contender::new).collect(),
+        peers,
         baseline,
         scenarios,
         variants: Vec::new(),
         placements: Placement::choose(&args.series)?,
         rounds: args.series.rounds,
     };
+    if plan.baseline != asked {
+        let [instead, skipped] = [plan.baseline, asked].map(|index| &plan.peers[index].peer.name);
+        let _ = writeln!(io::stderr(), "{skipped} is skipped: ratios are to {instead} instead");
+    }
     carry_out(plan_variants(plan, &args.series)?, &args.series)
 }
 
