@@ -48,7 +48,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<Verdict, Failure> {
         return list(args, directory.as_deref());
     }
     let peers = peer::select(&args.peers, directory.as_deref())?;
-    let baseline = match &args.baseline {
+    let asked = match &args.baseline {
         None => 0,
         Some(name) => peers.iter().position(|peer| peer.name == *name).ok_or_else(|| {
             let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
@@ -61,15 +61,23 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<Verdict, Failure> {
         return Err(Failure::Usage(format!("two peers have the name {}: rename one", twice.1.name)));
     }
     let scenarios = args.scenarios.iter().map(|name| Scenario::find(name)).collect::<Result<_, _>>()?;
+    let peers: Vec<Contender> = peers.into_iter().map(Contender::new).collect();
+    // Nothing can be compared with what does not run.
+    let runs = |index: &usize| peers[*index].skipped.is_none();
+    let baseline = Some(asked).filter(runs).or_else(|| (0..peers.len()).find(runs)).unwrap_or(asked);
     let plan = Plan {
         command: "compare",
-        peers: peers.into_iter().map(Contender::new).collect(),
+        peers,
         baseline,
         scenarios,
         variants: Vec::new(),
         placements: Placement::choose(&args.series)?,
         rounds: args.series.rounds,
     };
+    if plan.baseline != asked {
+        let [instead, skipped] = [plan.baseline, asked].map(|index| &plan.peers[index].peer.name);
+        let _ = writeln!(io::stderr(), "{skipped} is skipped: ratios are to {instead} instead");
+    }
     carry_out(plan_variants(plan, &args.series)?, &args.series)
 }
 
@@ -116,6 +124,11 @@ fn carry_out(mut plan: Plan, series: &Series) -> Result<Verdict, Failure> {
     if order.is_empty() {
         return Err(Failure::Usage(format!("nothing can run\n{}", left_out(&plan).trim_end())));
     }
+    // Not after an hour of runs.
+    for file in [&series.json, &series.html].into_iter().flatten().filter(|file| *file != Path::new("-")) {
+        let opened = fs::OpenOptions::new().append(true).create(true).open(file);
+        opened.map_err(Failure::system(format!("cannot write {}", file.display())))?;
+    }
     // Servers that are started inherit the limit.
     ensure_files(0)?;
     process::end_on_signals()?;
@@ -136,9 +149,6 @@ fn carry_out(mut plan: Plan, series: &Series) -> Result<Verdict, Failure> {
     }
     drop(view);
     let to_stdout = series.json == Some(PathBuf::from("-"));
-    if let Some(file) = &series.html {
-        crate::html::write(&document(&plan, &environment, &runs), file)?;
-    }
     let text = summary(&plan, &environment, &runs);
     let printed = if to_stdout {
         let object = document(&plan, &environment, &runs);
@@ -147,6 +157,10 @@ fn carry_out(mut plan: Plan, series: &Series) -> Result<Verdict, Failure> {
         io::stdout().write_all(text.as_bytes())
     };
     printed.map_err(Failure::system("cannot print the tables"))?;
+    // After the tables: should it fail, they are there.
+    if let Some(file) = &series.html {
+        crate::html::write(&document(&plan, &environment, &runs), file)?;
+    }
     if runs.iter().all(|(_, outcome)| outcome.report.is_none()) {
         return Err(Failure::Usage("no run has a report: see above".into()));
     }
@@ -193,8 +207,9 @@ fn summary(plan: &Plan, environment: &Json, runs: &[(Run, Outcome)]) -> String {
     let mut text = format!("{}\n", json::environment_text(environment));
     let _ = writeln!(
         text,
-        "medians of {} rounds; ratios are {}, of the same round: median [least–greatest]\n",
+        "medians of {} round{}; ratios are {}, of the same round: median [least–greatest]\n",
         plan.rounds,
+        if plan.rounds == 1 { "" } else { "s" },
         match plan.command {
             "limit" => format!("{baseline}'s figure by that of the row"),
             _ => format!("the row's figure by that of {baseline}"),

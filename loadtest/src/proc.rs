@@ -5,10 +5,12 @@
 
 use std::fs;
 use std::io;
+use std::time::SystemTime;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value as Json, json};
 
 use crate::failure::Failure;
 
@@ -189,6 +191,30 @@ fn bind(cpus: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// What this machine is, and when that was asked.
+pub(crate) fn environment() -> Json {
+    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    json!({
+        "cpu": field(&read("/proc/cpuinfo"), "model name").unwrap_or("unknown"),
+        "cpus": MachineSample::read().cpus,
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "memory_bytes": memory_bytes(&read("/proc/meminfo")),
+        "date": humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        "tool_version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// The value of a `name : value` line.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))?;
+    Some(line.trim())
+}
+
+fn memory_bytes(meminfo: &str) -> Option<u64> {
+    let kib = field(meminfo, "MemTotal")?.split_ascii_whitespace().next()?;
+    Some(kib.parse::<u64>().ok()? * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,5 +287,12 @@ mod tests {
     fn too_many_connections_say_what_to_do() {
         let error = ensure_files(1 << 40).unwrap_err().to_string();
         assert!(error.contains("ulimit") && error.contains("open files"), "{error}");
+    }
+
+    #[test]
+    fn lines_of_the_system() {
+        assert_eq!(field("a\t: 1\nmodel name\t: X 2 CPU\n", "model name"), Some("X 2 CPU"));
+        assert_eq!(memory_bytes("MemTotal:       8 kB\nMemFree: 1 kB\n"), Some(8192));
+        assert_eq!(memory_bytes(""), None);
     }
 }

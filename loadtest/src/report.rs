@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use crate::failure::Failure;
 use crate::proc::{self, MachineSample, ProcessSample};
@@ -113,6 +114,8 @@ pub(crate) struct Report<F> {
     pub(crate) command: &'static str,
     /// As given by `--url`.
     pub(crate) url: String,
+    /// The machine that it was measured on.
+    pub(crate) environment: Json,
     /// Whether the figures count.
     pub(crate) verdict: Verdict,
     /// Why they do not; empty if they do.
@@ -156,6 +159,7 @@ impl<F: Figures> Report<F> {
         Self {
             command,
             url,
+            environment: proc::environment(),
             verdict: if void_because.is_empty() { Verdict::Valid } else { Verdict::Void },
             void_because,
             notes,

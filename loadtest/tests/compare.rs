@@ -208,6 +208,11 @@ fn what_cannot_run_says_what_to_do() {
         (&["--baseline", "nobody"], "--baseline nobody is not among the peers"),
         (&["--scenario", "nonsense"], "neither a file nor one of one-topic"),
         (&["--set", "no-such=1"], "--set no-such"),
+        (
+            &["--placement", "apart", "--server-cpus", "0", "--load-cpus", "0"],
+            "give --server-cpus and --load-cpus",
+        ),
+        (&["--html", "/nowhere/page.html", "--peer", "broken"], "cannot write /nowhere/page.html"),
         (&["--set", "subscribers=many"], "invalid value 'many'"),
         (&["--peer", "broken", "--rounds", "1", "--scenario", "flood"], "no run has a report"),
     ] {

@@ -1,8 +1,6 @@
 //! The JSON of a comparison: `loadtest/README.md` documents it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::time::SystemTime;
 
 use serde_json::{Value as Json, json};
 
@@ -11,7 +9,7 @@ use super::metrics::Spreads;
 use super::plan::{Plan, Run};
 use super::run::Outcome;
 use super::table::Row;
-use crate::proc::MachineSample;
+use crate::proc;
 
 /// The whole object.
 pub(super) fn document(plan: &Plan, environment: &Json, runs: &[(Run, Outcome)], rows: &[Row]) -> Json {
@@ -75,19 +73,12 @@ fn row_object(plan: &Plan, row: &Row) -> Json {
     })
 }
 
-/// What this machine is.
+/// What this machine is, and how it is shared.
 pub(super) fn environment(plan: &Plan) -> Json {
-    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let placements: Vec<String> = plan.placements.iter().map(super::placement::Placement::text).collect();
-    json!({
-        "cpu": field(&read("/proc/cpuinfo"), "model name").unwrap_or("unknown"),
-        "cpus": MachineSample::read().cpus,
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "memory_bytes": memory_bytes(&read("/proc/meminfo")),
-        "date": humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        "tool_version": env!("CARGO_PKG_VERSION"),
-        "placement": placements.join("; "),
-    })
+    let mut environment = proc::environment();
+    environment["placement"] = placements.join("; ").into();
+    environment
 }
 
 /// For people: one line on the machine, one on placement.
@@ -102,27 +93,4 @@ pub(super) fn environment_text(environment: &Json) -> String {
         text("date"),
         text("placement")
     )
-}
-
-/// The value of a `name : value` line.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))?;
-    Some(line.trim())
-}
-
-fn memory_bytes(meminfo: &str) -> Option<u64> {
-    let kib = field(meminfo, "MemTotal")?.split_ascii_whitespace().next()?;
-    Some(kib.parse::<u64>().ok()? * 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_the_system() {
-        assert_eq!(field("a\t: 1\nmodel name\t: X 2 CPU\n", "model name"), Some("X 2 CPU"));
-        assert_eq!(memory_bytes("MemTotal:       8 kB\nMemFree: 1 kB\n"), Some(8192));
-        assert_eq!(memory_bytes(""), None);
-    }
 }

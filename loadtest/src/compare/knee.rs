@@ -89,7 +89,8 @@ pub(super) fn sweep(knee: &Knee, mut measure: impl FnMut(f64) -> Outcome) -> Out
             break;
         } else {
             held = rate;
-            rate = (rate * knee.factor).min(knee.rate_max).round();
+            // Rounding must not keep a small rate where it is.
+            rate = (rate * knee.factor).round().max(rate + 1.0).min(knee.rate_max);
         }
     }
     if let Some(mut too_high) = too_high.filter(|_| held > 0.0) {
@@ -153,6 +154,14 @@ mod tests {
         assert_eq!(nothing.failure.unwrap(), "not even 100 messages/s were held: p99 20.00 ms");
         let knee = nothing.knee.unwrap();
         assert_eq!((knee.rate, knee.steps.len()), (0.0, 1));
+    }
+
+    #[test]
+    fn a_small_rate_grows_too() {
+        let knee = Knee { rate_from: 1.0, rate_max: 4.5, factor: 1.1, ..KNEE };
+        let found = sweep(&knee, server(f64::INFINITY)).knee.unwrap();
+        let rates: Vec<f64> = found.steps.iter().map(|step| step.rate).collect();
+        assert_eq!(rates, [1.0, 2.0, 3.0, 4.0, 4.5]);
     }
 
     #[test]

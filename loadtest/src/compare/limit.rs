@@ -93,12 +93,18 @@ pub(super) fn plan(args: &LimitArgs) -> Result<Plan, Failure> {
     let program = program.to_string_lossy().into_owned();
     let directory = peer::directory(args.series.peers_dir.as_deref())?;
     let server = peer::select(std::slice::from_ref(&args.server), directory.as_deref())?;
+    let server: Vec<Contender> = server.into_iter().map(Contender::new).collect();
+    if let Some((name, why)) =
+        server.iter().find_map(|contender| Some((&contender.peer.name, contender.skipped.as_ref()?)))
+    {
+        return Err(Failure::Usage(format!("--server {name} cannot run: {why}")));
+    }
     let placements = Placement::choose(&args.series)?;
     let asked: Vec<Bare> = args.against.iter().map(|name| Bare::parse(name)).collect::<Result<_, _>>()?;
 
     let mut plan = Plan {
         command: "limit",
-        peers: server.into_iter().map(Contender::new).collect(),
+        peers: server,
         baseline: 0,
         scenarios: Vec::new(),
         variants: Vec::new(),

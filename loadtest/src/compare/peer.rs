@@ -4,11 +4,16 @@
 //! command that prints a version.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{env, fs};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{env, fs, thread};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
 use super::flags::Flags;
@@ -17,6 +22,9 @@ use crate::failure::Failure;
 
 /// Directory of the peers, below the working directory or any above it.
 const PEERS: &str = "loadtest/peers";
+
+/// How long the command that prints a version may take.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What `peer.toml` may say.
 #[derive(Clone, Debug, Deserialize)]
@@ -161,17 +169,29 @@ impl Peer {
     pub(super) fn version(&self) -> String {
         let words: Vec<String> = self.version.iter().map(|word| self.fill(word)).collect();
         let Some((program, arguments)) = words.split_first() else { return String::new() };
-        let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
-        output.map_or_else(
+        output_within(Command::new(program).args(arguments), VERSION_TIMEOUT).map_or_else(
             |error| format!("unknown: {program}: {error}"),
-            |output| {
-                let texts =
-                    [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+            |texts| {
                 let mut lines = texts.iter().flat_map(|text| text.lines()).map(str::trim);
                 lines.find(|line| !line.is_empty()).unwrap_or_default().to_string()
             },
         )
     }
+}
+
+/// What a command prints, on standard output and on standard error; it and its children are killed after `limit`.
+fn output_within(command: &mut Command, limit: Duration) -> io::Result<[String; 2]> {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.process_group(0).spawn()?;
+    let group = Pid::from_child(&child);
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    let Ok(output) = receiver.recv_timeout(limit) else {
+        let _ = kill_process_group(group, Signal::KILL);
+        return Err(io::Error::other(format!("it did not end within {limit:?}")));
+    };
+    let output = output?;
+    Ok([output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// A path if it has a slash, otherwise a command on `PATH`.
@@ -291,6 +311,17 @@ mod tests {
             let error = parse(&text).unwrap_err();
             assert!(error.starts_with("/p/one/peer.toml: ") && error.contains(what), "{error}");
         }
+    }
+
+    #[test]
+    fn a_version_command_that_does_not_end_is_killed() {
+        let began = std::time::Instant::now();
+        let error = output_within(Command::new("sleep").arg("60"), Duration::from_millis(50))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("did not end within 50ms") && began.elapsed() < Duration::from_secs(30));
+        let texts = output_within(Command::new("echo").arg("v1"), VERSION_TIMEOUT).unwrap();
+        assert_eq!(texts, ["v1\n", ""]);
     }
 
     #[test]

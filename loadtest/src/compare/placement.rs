@@ -37,6 +37,12 @@ impl Placement {
             }),
         };
         let (server, load) = (cpu(&series.server_cpus, 0)?, cpu(&series.load_cpus, 1)?);
+        if let Some(shared) = server.numbers().iter().find(|cpu| load.numbers().contains(cpu)) {
+            return Err(Failure::Usage(format!(
+                "CPU {shared} is both the server's ({server}) and the generator's ({load}): give --server-cpus and \
+                 --load-cpus different CPUs, or use --placement free"
+            )));
+        }
         for cpus in [&server, &load] {
             bound_to(cpus.numbers(), || ())?;
         }

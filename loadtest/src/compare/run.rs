@@ -35,6 +35,20 @@ impl Outcome {
         Self { failure: Some(why.into()), ..Self::default() }
     }
 
+    /// A void report of what ran beside makes this one void: the load was not what the scenario says.
+    fn judge_beside(&mut self) {
+        let Some(report) = &mut self.report else { return };
+        let void = self.beside.iter().filter(|beside| beside["verdict"] != "valid");
+        for beside in void {
+            let reasons: Vec<&str> =
+                beside["void_because"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+            report["verdict"] = "void".into();
+            if let Some(because) = report["void_because"].as_array_mut() {
+                because.push(format!("beside: {}", reasons.join("; ")).into());
+            }
+        }
+    }
+
     /// There is a report, and its figures count.
     pub(super) fn valid(&self) -> bool {
         self.report.as_ref().is_some_and(|report| report["verdict"] == "valid")
@@ -139,6 +153,7 @@ impl Site<'_> {
             if outcome.failure.is_some() {
                 outcome.report = None;
             }
+            outcome.judge_beside();
             outcome
         })
     }
@@ -161,5 +176,18 @@ mod tests {
         assert_eq!((void.valid(), void.wrong()), (false, Some("void: 1 lost; 2 closed".into())));
         let failed = Outcome::failed("no");
         assert_eq!((failed.valid(), failed.wrong()), (false, Some("failed: no".into())));
+    }
+
+    #[test]
+    fn what_runs_beside_is_judged() {
+        let of = |beside: Json| {
+            let report = Some(json!({"verdict": "valid", "void_because": []}));
+            let mut outcome = Outcome { report, beside: vec![beside], ..Outcome::default() };
+            outcome.judge_beside();
+            (outcome.valid(), outcome.wrong())
+        };
+        assert_eq!(of(json!({"verdict": "valid", "void_because": []})), (true, None));
+        let void = json!({"verdict": "void", "void_because": ["1 lost", "2 closed"]});
+        assert_eq!(of(void), (false, Some("void: beside: 1 lost; 2 closed".into())));
     }
 }

@@ -158,11 +158,11 @@ impl Scenario {
             if command != Load::Fanout || vary.is_some() {
                 return Err(wrong("[knee] is for fanout, without [vary]".into()));
             }
-            let rises = knee.factor > 1.0 && knee.rate_from > 0.0 && knee.rate_max >= knee.rate_from;
+            let rises = knee.factor > 1.0 && knee.rate_from >= 1.0 && knee.rate_max >= knee.rate_from;
             if !rises || knee.p99_ms_max <= 0.0 {
                 return Err(wrong(
-                    "[knee]: rate_from and p99_ms_max must be above 0, factor above 1, and rate_max no less \
-                     than rate_from"
+                    "[knee]: rate_from must be at least 1, p99_ms_max above 0, factor above 1, and rate_max no \
+                     less than rate_from"
                         .into(),
                 ));
             }
@@ -270,6 +270,7 @@ mod tests {
             (WHOLE.replace("\"fanout\"", "\"fan\""), "unknown variant `fan`"),
             (format!("{plain}[flags]\nurl = \"x\""), "belongs to the peer"),
             (format!("{plain}{}", knee.replace("factor = 2", "factor = 1")), "factor above 1"),
+            (format!("{plain}{}", knee.replace("rate_from = 1", "rate_from = 0.4")), "at least 1"),
             (format!("{WHOLE}{knee}"), "[knee] is for fanout, without [vary]"),
         ] {
             let error = parse(&text).unwrap_err();

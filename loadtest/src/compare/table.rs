@@ -122,7 +122,7 @@ impl Row {
             ("beside.reset", "reset beside"),
         ] {
             if let Some(spread) = self.metrics.get(name).filter(|spread| spread.max > 0.0) {
-                marks.push(format!("{} {what}", Unit::Count.text(spread.median)));
+                marks.push(format!("{} {what}", Unit::Count.text(spread.max)));
             }
         }
         marks.join(", ")

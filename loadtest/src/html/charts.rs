@@ -117,6 +117,7 @@ fn comparison(document: &Document, scenario: &Scenario, metric: Metric) -> Marku
         .next();
     let scales = if groups.len() > 1 { "; a scale for each group" } else { "" };
     let about = match baseline {
+        Some(baseline) if document.inverse() => format!("median, range, {baseline} by it{scales}"),
         Some(baseline) => format!("median, range, ratio to {baseline}{scales}"),
         None => format!("median and range{scales}"),
     };
@@ -134,7 +135,11 @@ fn group(document: &Document, variant: &Variant, metric: Metric) -> Group {
         text += &format!(", {} rounds, {} of them void", cell.rounds, cell.void);
         if let Some((to, spread)) = compared {
             let [median, min, max] = [spread.median, spread.min, spread.max].map(ratio);
-            text += &format!("; {median} times {to} (from {min} to {max})");
+            text += &if document.inverse() {
+                format!("; {to} by it: {median} (from {min} to {max})")
+            } else {
+                format!("; {median} times {to} (from {min} to {max})")
+            };
         }
         Row {
             peer: cell.peer,

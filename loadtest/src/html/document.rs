@@ -114,7 +114,7 @@ pub(crate) struct Spread {
 pub(crate) struct Ratio {
     /// That server's name.
     pub(crate) to: String,
-    /// Own figure by its figure.
+    /// Own figure by its figure, or of `limit` its figure by the own one: see [`Document::inverse`].
     pub(crate) metrics: BTreeMap<String, Spread>,
 }
 
@@ -168,7 +168,6 @@ struct RawRow {
     peer: String,
     rounds: Option<u64>,
     void: Option<u64>,
-    failed: Option<u64>,
     generator_busy: Option<bool>,
     metrics: Option<BTreeMap<String, Value>>,
     ratio: Option<RawRatio>,
@@ -178,6 +177,7 @@ struct RawRow {
 struct RawRatio {
     to: String,
     metrics: Option<BTreeMap<String, Value>>,
+    inverse: Option<BTreeMap<String, Value>>,
 }
 
 impl Document {
@@ -253,16 +253,26 @@ impl Document {
         }
         document.sum_up();
         // What the tool has summed up itself takes precedence.
+        let inverse = document.inverse();
         for row in comparison.table.unwrap_or_default() {
             let cell = document.cell(&row.scenario, row.variant.as_deref(), &row.peer);
             cell.rounds = row.rounds.unwrap_or(cell.rounds);
-            cell.void = row.void.map_or(cell.void, |void| void + row.failed.unwrap_or(0));
+            // Failed runs are among them.
+            cell.void = row.void.unwrap_or(cell.void);
             cell.busy = row.generator_busy.unwrap_or(cell.busy);
             cell.metrics.extend(spreads(row.metrics));
-            cell.ratio = row.ratio.map(|ratio| Ratio { to: ratio.to, metrics: spreads(ratio.metrics) });
+            cell.ratio = row.ratio.map(|ratio| Ratio {
+                to: ratio.to,
+                metrics: spreads(if inverse { ratio.inverse } else { ratio.metrics }),
+            });
         }
         document.scenarios.retain(|scenario| !scenario.variants.is_empty());
         document
+    }
+
+    /// Whether ratios are the baseline's figure by the row's, as the tables of `limit` print them.
+    pub(crate) fn inverse(&self) -> bool {
+        self.command == "limit"
     }
 
     /// The cell of that name, made if there is none.
@@ -499,6 +509,14 @@ mod tests {
         assert_eq!(cell.metrics["deliveries_per_second"].median, 2.0);
         assert!(!cell.metrics.contains_key("other"));
         assert_eq!(cell.ratio.as_ref().unwrap().to, "b");
+    }
+
+    #[test]
+    fn failed_runs_are_among_the_void_ones() {
+        let row = json!([{"scenario": "s", "variant": "", "peer": "a", "rounds": 3, "void": 2, "failed": 1}]);
+        let document = comparison(&[], &row);
+        let cell = &document.scenarios[0].variants[0].cells[0];
+        assert_eq!((cell.rounds, cell.void), (3, 2));
     }
 
     #[test]

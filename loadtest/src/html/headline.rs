@@ -296,7 +296,11 @@ pub(crate) fn how_to_read(document: &Document) -> Markup {
                 @if !document.single {
                     li {
                         "A value is the median over the valid rounds; whiskers and small print are the least and the greatest. "
-                        strong { "×" } " is the median of the ratio to the baseline, pair by pair."
+                        @if document.inverse() {
+                            strong { "By it" } ": the median of the baseline's figure by that of the row, pair by pair."
+                        } @else {
+                            strong { "×" } " is the median of the ratio to the baseline, pair by pair."
+                        }
                     }
                 }
                 li { "An en dash (–): the document does not say. Rest the pointer on a mark for its exact value." }

@@ -94,7 +94,7 @@ fn summary(document: &Document, scenario: &Scenario) -> Markup {
                         th { "Server" }
                         @for (((_, label, _), column), baseline) in columns.iter().zip(&written).zip(&baselines) {
                             th class="number" { (label) @if !column.sign.is_empty() { " " span class="unit" { (column.sign) } } }
-                            @if let Some(baseline) = baseline { th class="number ratio" { "×\u{a0}" (baseline) } }
+                            @if let Some(baseline) = baseline { th class="number ratio" { (heading(document, baseline)) } }
                         }
                         th class="number" { "Rounds" }
                     }
@@ -142,6 +142,11 @@ fn value(cell: &Cell, key: &str, unit: Unit, column: &Column, missing: &str) -> 
             span class="quiet" { (missing) }
         }
     }
+}
+
+/// Of a column of ratios.
+fn heading(document: &Document, baseline: &str) -> String {
+    if document.inverse() { format!("{baseline} by it") } else { format!("×\u{a0}{baseline}") }
 }
 
 fn ratio_of(cell: &Cell, key: &str) -> Markup {
