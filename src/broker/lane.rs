@@ -29,6 +29,8 @@ pub struct Entry {
     pub holes: bool,
     /// Behind, and it has lost its place: it holds nothing of the log and goes on at the head.
     pub lost: bool,
+    /// Which of the lane's two rounds it is counted in while it is gathered.
+    pub round: u8,
 }
 
 /// Which part an entry is in, and where.
@@ -51,13 +53,21 @@ pub struct Lane {
     next: usize,
     /// Entries of this lap still to be visited: they lie at `next` and behind it, around the ring.
     remaining: usize,
-    /// Entries that were visited in this lap and whose bytes are still to leave.
-    gathered: usize,
+    /// Entries that were visited and whose bytes are still to leave, in two rounds: laps go on meanwhile, and the floor
+    /// rises when all of the older round have left. New ones are counted in round `round`.
+    gathered: [usize; 2],
+    round: u8,
+    /// What the floor will be then, if there is an older round.
+    pending: Option<Mark>,
     /// Where the head was when the lap began.
     lap_head: Mark,
+    /// The same of the last lap that has ended.
+    ended: Mark,
     floor: Mark,
-    /// The lowest cursor that came back since the last lap ended, if it was below the floor.
+    /// The lowest cursor that came back since the last round began, if it was below the floor …
     returned: Option<Position>,
+    /// … and before that.
+    returned_before: Option<Position>,
 }
 
 impl Lane {
@@ -69,10 +79,14 @@ impl Lane {
             behind: Vec::new(),
             next: 0,
             remaining: 0,
-            gathered: 0,
+            gathered: [0; 2],
+            round: 0,
+            pending: None,
             lap_head: head,
+            ended: head,
             floor: head,
             returned: None,
+            returned_before: None,
         }
     }
 
@@ -83,7 +97,8 @@ impl Lane {
 
     /// The lowest position that a swept subscription may still have before it.
     pub fn needed(&self) -> Position {
-        self.returned.map_or(self.floor.position, |returned| returned.min(self.floor.position))
+        let returned = self.returned.into_iter().chain(self.returned_before);
+        returned.fold(self.floor.position, Position::min)
     }
 
     /// Number of subscriptions.
@@ -131,15 +146,12 @@ impl Lane {
     }
 
     /// The next seat that this lap visits. `None`: all that were there have everything up to the head, the
-    /// ring rests until the head moves. A lap that ends raises the floor; if the head has moved since the
-    /// lap began, the next lap begins at once. It does not end while entries are gathered.
+    /// ring rests until the head moves. A lap that ends raises the floor, at once or when what was gathered has left;
+    /// if the head has moved since the lap began, the next lap begins at once.
     pub fn next_visit(&mut self) -> Option<Seat> {
         if self.remaining == 0 {
-            if self.gathered > 0 {
-                return None;
-            }
-            self.floor = self.lap_head;
-            self.returned = None;
+            self.ended = self.lap_head;
+            self.settle_floor();
             let head = self.view.head();
             if self.lap_head == head {
                 return None;
@@ -147,11 +159,33 @@ impl Lane {
             self.lap_head = head;
             self.remaining = self.swept.len();
             if self.remaining == 0 {
-                self.floor = head;
+                self.ended = head;
+                self.settle_floor();
                 return None;
             }
         }
         Some(Seat::Swept(index(self.next)))
+    }
+
+    /// Raises the floor as far as laps have ended and what was gathered in them has left.
+    fn settle_floor(&mut self) {
+        let older = 1 - usize::from(self.round);
+        if self.gathered[older] > 0 {
+            return;
+        }
+        if let Some(pending) = self.pending.take() {
+            self.floor = pending;
+            self.returned_before = None;
+        }
+        if self.gathered[1 - older] == 0 {
+            self.floor = self.ended;
+            (self.returned, self.returned_before) = (None, None);
+        } else {
+            // Those that were gathered up to here become the older round.
+            self.pending = Some(self.ended);
+            self.round = 1 - self.round;
+            self.returned_before = self.returned.take();
+        }
     }
 
     /// The entry that [`Lane::next_visit`] named has been visited: goes on to the one after it.
@@ -163,20 +197,32 @@ impl Lane {
         self.remaining -= 1;
     }
 
-    /// An entry is visited, and what it gets leaves later, together with what its connection gets of other
+    /// A swept entry is visited, and what it gets leaves later, together with what its connection gets of other
     /// topics.
-    pub fn gather(&mut self) {
-        self.gathered += 1;
+    pub fn gather(&mut self, seat: Seat) {
+        let (round, pending) = (self.round, self.pending);
+        let entry = self.entry_mut(seat);
+        // Who has not got what the older round is to have belongs to it.
+        let is_older = pending.is_some_and(|pending| entry.position < pending.position);
+        entry.round = if is_older { 1 - round } else { round };
+        let round = usize::from(entry.round);
+        self.gathered[round] += 1;
     }
 
     /// What a gathered entry gets has left, or can't.
-    pub fn release_gathered(&mut self) {
-        self.gathered -= 1;
+    pub fn release_gathered(&mut self, seat: Seat) {
+        let round = usize::from(self.entry(seat).round);
+        self.gathered[round] -= 1;
     }
 
     /// Entries that are gathered.
     pub fn gathered(&self) -> usize {
-        self.gathered
+        self.gathered[0] + self.gathered[1]
+    }
+
+    /// Whether the floor waits for nobody of the older round.
+    pub fn may_rise(&self) -> bool {
+        self.gathered[1 - usize::from(self.round)] == 0
     }
 
     /// Takes in a subscription that has all up to the head.
@@ -289,6 +335,7 @@ mod tests {
             subscription,
             holes: false,
             lost: false,
+            round: 0,
         }
     }
 
@@ -351,6 +398,8 @@ mod tests {
         Visit,
         Remove(usize),
         Demote,
+        Gather,
+        Leave(usize, bool),
         Rejoin(usize),
         Publish,
     }
@@ -361,6 +410,8 @@ mod tests {
             8 => Just(Step::Visit),
             3 => any::<usize>().prop_map(Step::Remove),
             2 => Just(Step::Demote),
+            4 => Just(Step::Gather),
+            3 => (any::<usize>(), any::<bool>()).prop_map(|(n, whole)| Step::Leave(n, whole)),
             2 => any::<usize>().prop_map(Step::Rejoin),
             2 => Just(Step::Publish),
         ]
@@ -378,6 +429,7 @@ mod tests {
             let mut seats: HashMap<u32, Seat> = HashMap::new();
             let mut has: HashMap<u32, u64> = HashMap::new();
             let (mut head, mut born) = (0u64, 0u32);
+            let mut gathered: Vec<u32> = Vec::new();
             for step in steps {
                 let swept = |seats: &HashMap<u32, Seat>| seats.values().filter(|seat| matches!(seat, Seat::Swept(_))).count();
                 match step {
@@ -394,18 +446,51 @@ mod tests {
                         Some(seat) => {
                             let subscription = lane.entry(seat).subscription;
                             prop_assert_eq!(seats[&subscription], seat);
-                            has.insert(subscription, head);
+                            if !gathered.contains(&subscription) {
+                                has.insert(subscription, head);
+                                lane.entry_mut(seat).position = mark(head).position;
+                            }
                             lane.visited();
                         }
                         None => {
                             for (subscription, seat) in &seats {
-                                if matches!(seat, Seat::Swept(_)) {
+                                if matches!(seat, Seat::Swept(_)) && !gathered.contains(subscription) {
                                     prop_assert_eq!(has[subscription], head, "{} rests without the head", subscription);
                                 }
                             }
+                            if gathered.is_empty() {
+                                prop_assert_eq!(lane.floor(), mark(head), "all have left, and the floor has not risen");
+                            }
                         }
                     },
+                    Step::Gather => if let Some(seat) = lane.next_visit() {
+                        let entry = *lane.entry(seat);
+                        if entry.position < mark(head).position && !gathered.contains(&entry.subscription) {
+                            lane.gather(seat);
+                            gathered.push(entry.subscription);
+                        }
+                        lane.visited();
+                    },
+                    Step::Leave(n, whole) => {
+                        if gathered.is_empty() { continue }
+                        let subscription = gathered.remove(n % gathered.len());
+                        let seat = seats[&subscription];
+                        lane.release_gathered(seat);
+                        // All of it, or a part: then it is gathered again.
+                        let now = if whole { head } else { (has[&subscription] + 1).min(head) };
+                        has.insert(subscription, now);
+                        lane.entry_mut(seat).position = mark(now).position;
+                        if now < head {
+                            lane.gather(seat);
+                            gathered.push(subscription);
+                        }
+                    }
                     Step::Demote => if let Some(seat) = lane.next_visit() {
+                        let subscription = lane.entry(seat).subscription;
+                        if let Some(at) = gathered.iter().position(|&other| other == subscription) {
+                            gathered.remove(at);
+                            lane.release_gathered(seat);
+                        }
                         let removed = lane.remove(seat, |s, seat| { seats.insert(s, seat); });
                         seats.insert(removed.subscription, lane.insert_behind(removed));
                     },
@@ -423,6 +508,10 @@ mod tests {
                         all.sort_unstable();
                         let subscription = all[n % all.len()];
                         let seat = seats.remove(&subscription).unwrap();
+                        if let Some(at) = gathered.iter().position(|&other| other == subscription) {
+                            gathered.remove(at);
+                            lane.release_gathered(seat);
+                        }
                         let removed = lane.remove(seat, |s, seat| { seats.insert(s, seat); });
                         prop_assert_eq!(removed.subscription, subscription);
                     }

@@ -2,8 +2,8 @@
 //! through, and leaves in one vectored send. A system call costs as much as several hundred entries.
 //!
 //! A visit of the sweep puts the subscription behind those that its connection has gathered already. Once all lanes
-//! that were dirty then have been gone through, the connections are sent to, oldest first. A lane's lap does not end
-//! before that, so its floor says what has left and not what was gathered.
+//! that were dirty when the first was gathered have been gone through, the connections are sent to, oldest first. Laps
+//! go on meanwhile, but a lane's floor says what has left and not what was gathered.
 
 use std::io::IoSlice;
 
@@ -158,7 +158,7 @@ impl<D: Driver> Worker<D> {
             let head = record.lane.view.head();
             if taken >= share.len && share.from.advanced(share.len) == head.position {
                 taken -= share.len;
-                let rests = record.lane.gathered() == 0 && !record.queued;
+                let rests = record.lane.may_rise() && !record.queued;
                 let entry = record.lane.entry_mut(share.seat);
                 deliveries += u64::from(low(head).wrapping_sub(entry.offset_low));
                 (entry.position, entry.offset_low) = (head.position, low(head));

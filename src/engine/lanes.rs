@@ -245,6 +245,7 @@ impl Lanes {
             subscription: key,
             holes: false,
             lost: false,
+            round: 0,
         };
         subscription.seat = Some(lane.insert_swept(entry));
     }
@@ -283,7 +284,8 @@ impl Lanes {
         };
         let subscription = &mut self.subscriptions[key as usize];
         subscription.next_gathered = first;
-        self.records[subscription.lane as usize].lane.gather();
+        let seat = subscription.seat.expect("what is gathered has a seat");
+        self.records[subscription.lane as usize].lane.gather(seat);
         *last = key;
     }
 
@@ -318,7 +320,7 @@ impl Lanes {
         let taken = &mut self.subscriptions[key as usize];
         let next = std::mem::replace(&mut taken.next_gathered, APART);
         let place = (taken.lane, taken.seat.expect("what is gathered has a seat"));
-        self.records[place.0 as usize].lane.release_gathered();
+        self.records[place.0 as usize].lane.release_gathered(place.1);
         if key == before {
             *last = NONE;
             return place;
@@ -419,7 +421,7 @@ mod tests {
         let (mut lanes, keys) = several(5);
         let take = |lanes: &mut Lanes, last: &mut u32| lanes.take_gathered(last).map(|(key, ..)| key);
         let mut last = NONE;
-        keys.iter().for_each(|&key| lanes.subscriptions[key as usize].seat = Some(Seat::Swept(0)));
+        keys.iter().for_each(|&key| lanes.seat_at_head(key));
         assert_eq!(take(&mut lanes, &mut last), None);
         for &key in &keys {
             lanes.gather(key, &mut last);

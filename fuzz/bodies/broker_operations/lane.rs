@@ -53,6 +53,7 @@ impl LaneRecord {
             subscription,
             holes: false,
             lost: false,
+            round: 0,
         };
         let seat = self.lane.insert_swept(entry);
         let subscriber = self.subscribers.get_mut(&subscription).expect("it subscribes");

@@ -169,3 +169,28 @@ fn large_messages_of_two_topics_fill_the_sends() {
     assert_eq!(frames(&test.read(reader, LARGE)).len(), 12);
     assert!(test.count("sends") - before <= 4, "{} sends of 480 kB", test.count("sends") - before);
 }
+
+#[test]
+fn a_topic_waits_for_no_other_topics_connections() {
+    let mut test = Test::new(Personality::Readiness, &Config::default());
+    let publishers = ["s", "x"].map(|topic| test.connect(&format!("/ws/{topic}?mode=pub")));
+    let reader = test.connect("/ws/s?mode=sub");
+    for slot in 3..903 {
+        test.connect_to_several(slot, &["x".into(), "y".into()]);
+    }
+    // This one stands behind all of them.
+    let several = test.connect_to_several(903, &["s".into(), "z".into()]);
+    test.write(publishers[1], &frame(b"x"));
+    test.ticks(1);
+    for message in [b"m1", b"m2", b"m3"] {
+        test.write(publishers[0], &frame(message));
+        test.ticks(1);
+        assert_eq!(test.read(reader, LARGE), served(message));
+        assert_eq!(test.read(several, LARGE), []);
+    }
+    let lane = test.worker.lanes.find(&TopicName::parse("s").unwrap()).unwrap();
+    assert_eq!(test.worker.lanes.at(lane).lane.floor().offset, Offset(0), "not all have what was published");
+    test.ticks(20);
+    assert_eq!(test.read(several, LARGE), [served(b"m1"), served(b"m2"), served(b"m3")].concat());
+    assert_eq!(test.worker.lanes.at(lane).lane.floor().offset, Offset(3));
+}
