@@ -28,6 +28,9 @@ struct Share {
     subscription: u32,
     seat: Seat,
     from: Position,
+    /// Bytes up to the head.
+    ahead: u64,
+    /// Of which so many are in this send.
     len: usize,
 }
 
@@ -78,11 +81,8 @@ impl<D: Driver> Worker<D> {
         for share in &mut shares {
             let view = self.lanes.view(share.lane);
             // Nearly always one run is all; large messages are a run each.
-            while runs.len() < VISIT_RUNS && asked < VISIT_BYTES {
+            while (share.len as u64) < share.ahead && runs.len() < VISIT_RUNS && asked < VISIT_BYTES {
                 let run = view.first_run(share.from.advanced(share.len));
-                if run.is_empty() {
-                    break;
-                }
                 share.len += run.len();
                 asked += run.len();
                 runs.push(IoSlice::new(run));
@@ -144,7 +144,7 @@ impl<D: Driver> Worker<D> {
                 self.end_lap(lane);
                 continue;
             }
-            shares.push(Share { lane, subscription, seat, from: entry.position, len: 0 });
+            shares.push(Share { lane, subscription, seat, from: entry.position, ahead, len: 0 });
             bytes += ahead;
         }
         shares
