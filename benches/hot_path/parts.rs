@@ -174,6 +174,7 @@ pub fn lap(criterion: &mut Criterion) {
                     subscription,
                     holes: false,
                     lost: false,
+                    round: 0,
                 });
             }
             bencher.iter(|| {
