@@ -164,7 +164,19 @@ impl Lane {
                 return None;
             }
         }
-        Some(Seat::Swept(index(self.next)))
+        Some(self.next_seat())
+    }
+
+    /// The seat that is visited next, in a lap that is under way.
+    pub fn next_seat(&self) -> Seat {
+        Seat::Swept(index(self.next))
+    }
+
+    /// The entries that this lap visits next, `max` of them at most, as far as they lie in a row; and the log.
+    #[inline]
+    pub fn stretch(&mut self, max: usize) -> (&mut [Entry], &View) {
+        let end = self.swept.len().min(self.next + self.remaining.min(max));
+        (&mut self.swept[self.next..end], &self.view)
     }
 
     /// Raises the floor as far as laps have ended and what was gathered in them has left.
@@ -188,13 +200,14 @@ impl Lane {
         }
     }
 
-    /// The entry that [`Lane::next_visit`] named has been visited: goes on to the one after it.
-    pub fn visited(&mut self) {
-        self.next += 1;
+    /// So many entries have been visited, from the one on that [`Lane::next_visit`] named, as far as they lie in a row:
+    /// goes on to the one after them.
+    pub fn visited(&mut self, entries: usize) {
+        self.next += entries;
         if self.next >= self.swept.len() {
             self.next = 0;
         }
-        self.remaining -= 1;
+        self.remaining -= entries;
     }
 
     /// A swept entry is visited, and what it gets leaves later, together with what its connection gets of other
@@ -359,7 +372,7 @@ mod tests {
         for i in 0..3 {
             assert_eq!(lane.next_visit(), Some(Seat::Swept(i)));
             assert_eq!(lane.floor(), Mark::START);
-            lane.visited();
+            lane.visited(1);
         }
         assert_eq!(lane.next_visit(), None);
         assert_eq!(lane.floor(), mark(1));
@@ -373,11 +386,11 @@ mod tests {
         }
         lane.view.apply(mark(1), []);
         lane.next_visit();
-        lane.visited();
+        lane.visited(1);
         lane.view.apply(mark(2), []);
         for _ in 0..2 {
             lane.next_visit().unwrap();
-            lane.visited();
+            lane.visited(1);
         }
         assert_eq!(lane.next_visit(), Some(Seat::Swept(0)));
         assert_eq!(lane.floor(), mark(1));
@@ -450,7 +463,7 @@ mod tests {
                                 has.insert(subscription, head);
                                 lane.entry_mut(seat).position = mark(head).position;
                             }
-                            lane.visited();
+                            lane.visited(1);
                         }
                         None => {
                             for (subscription, seat) in &seats {
@@ -469,7 +482,7 @@ mod tests {
                             lane.gather(seat);
                             gathered.push(entry.subscription);
                         }
-                        lane.visited();
+                        lane.visited(1);
                     },
                     Step::Leave(n, whole) => {
                         if gathered.is_empty() { continue }

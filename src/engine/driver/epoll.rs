@@ -51,17 +51,26 @@ impl Epoll {
         Ok(Epoll { poll, events, waker, listeners, sockets: Vec::new(), started })
     }
 
+    #[inline]
     fn socket(&self, slot: u32) -> Option<&TcpStream> {
         self.sockets.get(slot as usize)?.as_ref()
     }
 }
 
-fn outcome(result: io::Result<usize>) -> Sent {
+/// Part of the sweep's loop, but for what is rare.
+#[inline(always)]
+fn outcome<E: Into<io::Error>>(result: Result<usize, E>) -> Sent {
     match result {
-        Ok(0) => Sent::Failed,
-        Ok(bytes) => Sent::Bytes(bytes),
+        Ok(bytes) if bytes > 0 => Sent::Bytes(bytes),
+        rare => none_sent(rare.map_err(Into::into)),
+    }
+}
+
+#[cold]
+fn none_sent(result: io::Result<usize>) -> Sent {
+    match result {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Sent::Refused,
-        Err(_) => Sent::Failed,
+        _ => Sent::Failed,
     }
 }
 
@@ -157,10 +166,11 @@ impl Driver for Epoll {
         }
     }
 
+    #[inline(always)]
     fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent {
         // Not through the C library, whose `send` prepares for being cancelled in a process with threads.
         match self.socket(slot) {
-            Some(socket) => outcome(send(socket, bytes, SendFlags::NOSIGNAL).map_err(io::Error::from)),
+            Some(socket) => outcome(send(socket, bytes, SendFlags::NOSIGNAL)),
             None => Sent::Failed,
         }
     }

@@ -95,7 +95,7 @@ fn topics_that_were_left_are_not_sent_and_a_floor_waits_for_what_was_gathered() 
         test.worker.lanes.at(lane).queued = false;
         while let Some(seat) = test.worker.lanes.at(lane).lane.next_visit() {
             let entry = *test.worker.lanes.at(lane).lane.entry(seat);
-            test.worker.lanes.at(lane).lane.visited();
+            test.worker.lanes.at(lane).lane.visited(1);
             test.worker.gather(entry.connection, entry.subscription);
         }
     }
