@@ -70,6 +70,23 @@ pub struct Lane {
     returned_before: Option<Position>,
 }
 
+/// Which of the two rounds an entry belongs to when it is gathered.
+#[derive(Clone, Copy)]
+struct Rounds {
+    newer: u8,
+    /// What the older round is to have, if there is one.
+    older_end: Option<Position>,
+}
+
+impl Rounds {
+    /// Who has not got what the older round is to have belongs to it.
+    fn enter(self, entry: &mut Entry) -> usize {
+        let is_older = self.older_end.is_some_and(|end| entry.position < end);
+        entry.round = if is_older { 1 - self.newer } else { self.newer };
+        usize::from(entry.round)
+    }
+}
+
 impl Lane {
     /// A lane without subscriptions whose log is readable from `head` on.
     pub fn new(head: Mark) -> Lane {
@@ -210,16 +227,35 @@ impl Lane {
         self.remaining -= entries;
     }
 
-    /// A swept entry is visited, and what it gets leaves later, together with what its connection gets of other
-    /// topics.
+    /// What a swept entry gets leaves later, together with what its connection gets of other topics.
     pub fn gather(&mut self, seat: Seat) {
-        let (round, pending) = (self.round, self.pending);
-        let entry = self.entry_mut(seat);
-        // Who has not got what the older round is to have belongs to it.
-        let is_older = pending.is_some_and(|pending| entry.position < pending.position);
-        entry.round = if is_older { 1 - round } else { round };
-        let round = usize::from(entry.round);
+        let rounds = self.rounds();
+        let round = rounds.enter(self.entry_mut(seat));
         self.gathered[round] += 1;
+    }
+
+    /// Visits the entries that this lap visits next, `max` of them at most, as far as they lie in a row. Of each
+    /// that has not got all, `gathers` tells whether it is gathered by this visit; at `None` the visits end. Gives
+    /// their number.
+    pub fn gather_next(&mut self, max: usize, mut gathers: impl FnMut(&Entry) -> Option<bool>) -> usize {
+        let (head, rounds) = (self.view.head().position, self.rounds());
+        let end = self.swept.len().min(self.next + self.remaining.min(max));
+        let mut visits = 0;
+        for entry in &mut self.swept[self.next..end] {
+            if entry.position != head {
+                let Some(gathers) = gathers(entry) else { break };
+                if gathers {
+                    self.gathered[rounds.enter(entry)] += 1;
+                }
+            }
+            visits += 1;
+        }
+        self.visited(visits);
+        visits
+    }
+
+    fn rounds(&self) -> Rounds {
+        Rounds { newer: self.round, older_end: self.pending.map(|pending| pending.position) }
     }
 
     /// What a gathered entry gets has left, or can't.
@@ -476,13 +512,13 @@ mod tests {
                             }
                         }
                     },
-                    Step::Gather => if let Some(seat) = lane.next_visit() {
-                        let entry = *lane.entry(seat);
-                        if entry.position < mark(head).position && !gathered.contains(&entry.subscription) {
-                            lane.gather(seat);
-                            gathered.push(entry.subscription);
-                        }
-                        lane.visited(1);
+                    Step::Gather => if lane.next_visit().is_some() {
+                        let visits = lane.gather_next(1, |entry| {
+                            let gathers = !gathered.contains(&entry.subscription);
+                            gathered.extend(gathers.then_some(entry.subscription));
+                            Some(gathers)
+                        });
+                        prop_assert_eq!(visits, 1);
                     },
                     Step::Leave(n, whole) => {
                         if gathered.is_empty() { continue }

@@ -47,6 +47,8 @@ struct Slice {
 
 /// What ends a row of visits that are like most.
 enum Met {
+    /// The end of the slice, or of what lies in a row.
+    Nothing,
     /// Another kind of visit.
     Special,
     /// A connection with several topics.
@@ -63,7 +65,7 @@ impl<D: Driver> Worker<D> {
         while let Some(&lane) = self.dirty.front() {
             let finished = self.sweep_lane(lane, &mut slice);
             self.dirty.pop_front();
-            self.lanes_to_gather = self.lanes_to_gather.saturating_sub(1);
+            self.gathered.lane_done();
             if !finished {
                 self.dirty.push_back(lane);
                 break;
@@ -91,18 +93,19 @@ impl<D: Driver> Worker<D> {
             if slice.sends == 0 || slice.visits == 0 {
                 return false;
             }
-            let Some(met) = self.visit_most(lane, slice) else { continue };
-            slice.visits -= 1;
-            let lane_of = &mut self.lanes.at(lane).lane;
-            let seat = lane_of.next_seat();
-            let Entry { connection: slot, subscription, .. } = *lane_of.entry(seat);
-            match met {
-                Met::Special => slice.sends -= usize::from(self.visit_special(lane, seat)),
-                Met::Several => {
-                    lane_of.visited(1);
-                    self.gather(slot, subscription);
+            match self.visit_most(lane, slice) {
+                Met::Nothing => {}
+                Met::Several => slice.visits -= self.visit_several(lane, slice.visits),
+                Met::Special => {
+                    let seat = self.lanes.at(lane).lane.next_seat();
+                    slice.visits -= 1;
+                    slice.sends -= usize::from(self.visit_special(lane, seat));
                 }
                 Met::Short { asked, sent } => {
+                    let lane_of = &self.lanes.at(lane).lane;
+                    let seat = lane_of.next_seat();
+                    let slot = lane_of.entry(seat).connection;
+                    slice.visits -= 1;
                     slice.sends -= 1;
                     self.settle(lane, seat, asked, sent);
                     self.visited_if_done(lane, seat, slot);
@@ -118,14 +121,14 @@ impl<D: Driver> Worker<D> {
     /// caches that each further page of code and line of data which a visit touches is a miss: so the driver's send
     /// is part of this function, counts are kept in registers, and everything else is outside.
     #[inline(never)]
-    fn visit_most(&mut self, lane: u32, slice: &mut Slice) -> Option<Met> {
+    fn visit_most(&mut self, lane: u32, slice: &mut Slice) -> Met {
         let Worker { lanes, connections, driver, in_flight, shared, id, .. } = self;
         let (entries, view) = lanes.at(lane).lane.stretch(slice.visits);
         let head = view.head();
         let latest = shared.settings.slow_consumer == SlowConsumer::Latest;
         let (mut from, mut run) = (head.position, &[][..]);
         let (mut visited, mut sends, mut bytes, mut deliveries) = (0, 0, 0, 0);
-        let mut met = None;
+        let mut met = Met::Nothing;
         for entry in entries {
             if entry.position != head.position {
                 if sends == slice.sends {
@@ -133,13 +136,13 @@ impl<D: Driver> Worker<D> {
                 }
                 let hot = connections.hot(entry.connection);
                 if entry.holes || latest || hot.is_special() {
-                    met = Some(if hot.is(Flag::Several) { Met::Several } else { Met::Special });
+                    met = if hot.is(Flag::Several) { Met::Several } else { Met::Special };
                     break;
                 }
                 if entry.position != from {
                     (from, run) = (entry.position, view.first_run(entry.position));
                     if run.len() as u64 != head.position.since(from) {
-                        met = Some(Met::Special);
+                        met = Met::Special;
                         break;
                     }
                 }
@@ -150,7 +153,7 @@ impl<D: Driver> Worker<D> {
                 } else if sent == Sent::Bytes(run.len()) {
                     hot.clear(Flag::Stalled);
                 } else {
-                    met = Some(Met::Short { asked: run.len(), sent });
+                    met = Met::Short { asked: run.len(), sent };
                     break;
                 }
                 sends += 1;
