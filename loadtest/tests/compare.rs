@@ -320,6 +320,21 @@ fn what_was_measured_before_an_interruption_is_there() {
     assert!(page.contains("flood") && page.trim_end().ends_with("</html>"));
 }
 
+#[test]
+fn tables_are_printed_though_a_file_cannot_be_written() {
+    let peers = Peers::new("unwritable").add("one", "", "");
+    let page = peers.0.join("page.html");
+    // In the way of what is written beside it.
+    fs::create_dir(peers.0.join("page.html.new")).unwrap();
+    let words =
+        ["--scenario", "flood", "--set", "rate=50", "--rounds", "2", "--html", page.to_str().unwrap()];
+    let (output, json) = compare(&peers, &words);
+    assert_status(&output, 2);
+    assert_eq!(order(&json), ["one 1", "one 2"]);
+    let text = text(&output);
+    assert!(text.contains("medians of 2 rounds") && text.contains("cannot write the page"), "{text}");
+}
+
 /// Keys of the table under a heading of the README.
 fn documented(heading: &str) -> BTreeSet<String> {
     let section = README.split("\n### ").find(|section| section.lines().next() == Some(heading));
