@@ -305,9 +305,8 @@ fn what_was_measured_before_an_interruption_is_there() {
     let words = [&words[..], &SHORT[..10], &files].concat();
     let mut child = peers.command(&words).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let began = Instant::now();
-    // The page is written last.
-    while fs::metadata(&page).map_or(0, |meta| meta.len()) == 0 {
-        assert!(began.elapsed() < Duration::from_secs(60), "no round was written");
+    // The page is written last. If it never is, the child is ended all the same, and the page found empty.
+    while fs::metadata(&page).map_or(0, |meta| meta.len()) == 0 && began.elapsed() < Duration::from_secs(60) {
         thread::sleep(Duration::from_millis(10));
     }
     let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
