@@ -15,7 +15,7 @@
 //!        wire                                    frames
 //!        series                                  figures over time
 //!        report ──▶ proc                         figures, CPU, memory
-//!        html                                    the page, from the JSON
+//!        html ──▶ replace                        the page, from the JSON; files replaced whole
 //!
 //! cli ──▶ bare                                   a server to compare others with
 //! ```
@@ -35,6 +35,7 @@ mod html;
 mod idle;
 mod poller;
 mod proc;
+mod replace;
 mod report;
 mod schedule;
 mod series;

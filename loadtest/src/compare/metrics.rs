@@ -165,7 +165,7 @@ pub(super) fn read(load: Load, outcome: &Outcome) -> BTreeMap<&'static str, f64>
     metrics
 }
 
-/// Median and range of several runs.
+/// Median and range of several runs, or of ratios of several pairs of them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Spread {
     /// The middle one, or the mean of the two in the middle.
@@ -174,6 +174,8 @@ pub(super) struct Spread {
     pub(super) min: f64,
     /// The greatest.
     pub(super) max: f64,
+    /// How many there are.
+    pub(super) count: usize,
 }
 
 impl Spread {
@@ -187,7 +189,7 @@ impl Spread {
         } else {
             f64::midpoint(values[middle - 1], values[middle])
         };
-        Some(Self { median, min, max })
+        Some(Self { median, min, max, count: values.len() })
     }
 }
 
@@ -220,10 +222,10 @@ mod tests {
 
     #[test]
     fn medians_and_ranges() {
-        let spread = |median, min, max| Some(Spread { median, min, max });
-        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0));
-        assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 8.0]), spread(3.0, 1.0, 8.0));
-        assert_eq!(Spread::of(vec![5.0]), spread(5.0, 5.0, 5.0));
+        let spread = |median, min, max, count| Some(Spread { median, min, max, count });
+        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0, 3));
+        assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 8.0]), spread(3.0, 1.0, 8.0, 4));
+        assert_eq!(Spread::of(vec![5.0]), spread(5.0, 5.0, 5.0, 1));
         assert_eq!(Spread::of(vec![]), None);
     }
 
@@ -231,7 +233,7 @@ mod tests {
         /// Half of the values are on either side of the median, and all within the range.
         #[test]
         fn medians_divide(values in prop::collection::vec(-1e6f64..1e6, 1..40)) {
-            let Spread { median, min, max } = Spread::of(values.clone()).unwrap();
+            let Spread { median, min, max, .. } = Spread::of(values.clone()).unwrap();
             let below = values.iter().filter(|value| **value < median).count();
             let above = values.iter().filter(|value| **value > median).count();
             prop_assert!(below <= values.len() / 2 && above <= values.len() / 2);

@@ -129,10 +129,10 @@ impl Row {
     }
 }
 
-/// `1.07 [1.02–1.11]`
+/// `1.07 [1.02–1.11] of 7`
 fn range(spread: Option<&Spread>) -> String {
-    spread.map_or_else(String::new, |spread| {
-        format!("{:.2} [{:.2}–{:.2}]", spread.median, spread.min, spread.max)
+    spread.map_or_else(String::new, |Spread { median, min, max, count }| {
+        format!("{median:.2} [{min:.2}–{max:.2}] of {count}")
     })
 }
 
@@ -282,13 +282,13 @@ mod tests {
         let plan = plan(3);
         let rows = rows(&plan, &runs(&plan));
         let rate = |spreads: &Spreads| spreads["deliveries_per_second"];
-        assert_eq!(rate(&rows[0].metrics), Spread { median: 200.0, min: 100.0, max: 400.0 });
+        assert_eq!(rate(&rows[0].metrics), Spread { median: 200.0, min: 100.0, max: 400.0, count: 3 });
         assert!(rows[0].ratio.forward.is_empty() && rows[0].trouble() == "–" && !rows[0].generator_busy);
         let other = &rows[1];
         assert_eq!((other.rounds, other.void, other.failed, other.lost), (3, 1, 0, 3));
-        assert_eq!(rate(&other.metrics), Spread { median: 350.0, min: 300.0, max: 400.0 });
+        assert_eq!(rate(&other.metrics), Spread { median: 350.0, min: 300.0, max: 400.0, count: 2 });
         // 300 by 100 and 400 by 400; the second round has no pair.
-        assert_eq!(rate(&other.ratio.forward), Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(rate(&other.ratio.forward), Spread { median: 2.0, min: 1.0, max: 3.0, count: 2 });
         assert_eq!(rate(&other.ratio.inverse).max, 1.0);
         assert!(other.generator_busy);
     }
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(cells(2)[..4], ["peer", "deliveries/s", "by base", "CPU/delivery"]);
         assert_eq!(cells(3)[..2], ["base", "200"]);
         let other = cells(4);
-        assert_eq!(other[..3], ["other", "≥ 350", "2.00 [1.00–3.00]"]);
+        assert_eq!(other[..3], ["other", "≥ 350", "2.00 [1.00–3.00] of 2"]);
         assert_eq!(other[other.len() - 2..], ["3 lost, 1 void", "generator busy"]);
     }
 

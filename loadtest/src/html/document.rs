@@ -107,6 +107,8 @@ pub(crate) struct Spread {
     pub(crate) min: f64,
     /// The greatest.
     pub(crate) max: f64,
+    /// How many there are, if the document says.
+    pub(crate) count: Option<usize>,
 }
 
 /// Figures relative to those of another server.
@@ -349,7 +351,7 @@ impl Scenario {
         peers
     }
 
-    /// The variants by what varies, if it is at least three numbers: for each setting of the rest.
+    /// The variants by what varies, where it is at least three numbers: for each setting of the rest.
     pub(crate) fn progressions(&self) -> Vec<Progression<'_>> {
         let mut found: Vec<Progression<'_>> = Vec::new();
         for variant in &self.variants {
@@ -367,8 +369,8 @@ impl Scenario {
         for progression in &mut found {
             progression.variants.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         }
-        let long = found.iter().all(|progression| progression.variants.len() >= 3);
-        if long { found } else { Vec::new() }
+        found.retain(|progression| progression.variants.len() >= 3);
+        found
     }
 
     /// Its figures, the two that matter most first.
@@ -438,7 +440,21 @@ impl Spread {
         let half = values.len() / 2;
         let median =
             if values.len() % 2 == 1 { values[half] } else { f64::midpoint(values[half - 1], values[half]) };
-        Some(Self { median, min, max })
+        Some(Self { median, min, max, count: Some(values.len()) })
+    }
+}
+
+impl Ratio {
+    /// How many pairs the ratios of a figure are of, for people: `7 pairs`, or `5 to 7 pairs` of several ratios;
+    /// nothing if the document does not say.
+    pub(crate) fn pairs<'a>(spreads: impl Iterator<Item = &'a Spread>) -> Option<String> {
+        let counts: Vec<usize> = spreads.filter_map(|spread| spread.count).collect();
+        let (min, max) = (*counts.iter().min()?, *counts.iter().max()?);
+        Some(match (min, max) {
+            (1, 1) => "1 pair".into(),
+            (min, max) if min == max => format!("{max} pairs"),
+            (min, max) => format!("{min} to {max} pairs"),
+        })
     }
 }
 
@@ -468,8 +484,22 @@ mod tests {
     #[test]
     fn medians() {
         assert_eq!(Spread::of(vec![]), None);
-        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
-        assert_eq!(Spread::of(vec![1.0, 2.0]), Some(Spread { median: 1.5, min: 1.0, max: 2.0 }));
+        let spread = |median, min, max, count| Some(Spread { median, min, max, count: Some(count) });
+        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0, 3));
+        assert_eq!(Spread::of(vec![1.0, 2.0]), spread(1.5, 1.0, 2.0, 2));
+    }
+
+    #[test]
+    fn pairs_are_counted() {
+        let of = |counts: &[Option<usize>]| {
+            let spreads =
+                counts.iter().map(|count| Spread { median: 1.0, min: 1.0, max: 1.0, count: *count });
+            Ratio::pairs(spreads.collect::<Vec<_>>().iter())
+        };
+        assert_eq!(of(&[Some(1)]).as_deref(), Some("1 pair"));
+        assert_eq!(of(&[Some(7), None, Some(7)]).as_deref(), Some("7 pairs"));
+        assert_eq!(of(&[Some(7), Some(5)]).as_deref(), Some("5 to 7 pairs"));
+        assert_eq!((of(&[None]), of(&[])), (None, None));
     }
 
     fn run(peer: &str, variant: &str, rate: f64, verdict: &str) -> Value {
@@ -534,6 +564,8 @@ mod tests {
         let numbers = vec![1.0, 8.0, 64.0];
         assert_eq!(of(&["n=1", "n=64", "n=8"]), (vec![("n".into(), String::new(), numbers.clone())], false));
         let twice = ["n=1 at=a", "n=1 at=b", "n=8 at=a", "n=8 at=b", "n=64 at=a", "n=64 at=b"];
+        let short = ["n=1 at=a", "n=1 at=b", "n=8 at=b", "n=64 at=b"];
+        assert_eq!(of(&short).0, [("n".to_string(), "at = b".to_string(), numbers.clone())]);
         let both = ["at = a", "at = b"].map(|rest| ("n".to_string(), rest.to_string(), numbers.clone()));
         assert_eq!(of(&twice), (both.to_vec(), false));
         assert!(of(&["rate=1", "rate=8", "rate=64"]).1);

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::charts::absent;
-use super::document::{Cell, Document, Run, Scenario};
+use super::document::{Cell, Document, Ratio, Run, Scenario};
 use super::headline::bounded;
 use super::metrics::{self, Column, Metric, Unit, ratio};
 use super::outcome::Outcome;
@@ -153,8 +153,10 @@ fn ratio_of(cell: &Cell, key: &str) -> Markup {
     let spread = cell.ratio.as_ref().and_then(|ratio| ratio.metrics.get(key));
     html! {
         @if let Some(spread) = spread {
+            @let range = (spread.max > spread.min).then(|| format!("{} – {}", ratio(spread.min), ratio(spread.max)));
+            @let parts: Vec<String> = range.into_iter().chain(Ratio::pairs([spread].into_iter())).collect();
             div { (ratio(spread.median)) }
-            @if spread.max > spread.min { div class="range" { (ratio(spread.min)) " – " (ratio(spread.max)) } }
+            @if !parts.is_empty() { div class="range" { (parts.join(", ")) } }
         } @else { span class="quiet" { "–" } }
     }
 }

@@ -154,22 +154,27 @@ fn a_table_without_runs_is_enough() {
 
 #[test]
 fn ratios_of_limit_are_those_of_its_tables() {
-    let spread = |value: f64| json!({"deliveries_per_second": {"median": value, "min": value, "max": value}});
+    let spread = |value: f64| json!({"deliveries_per_second": {"median": value, "min": value, "max": value, "count": 3}});
     let row = |peer: &str, ratio: Value| json!({"scenario": "s", "variant": "", "peer": peer, "rounds": 1, "void": 0, "metrics": spread(5.0), "ratio": ratio});
     let ratio = json!({"to": "stentor", "metrics": spread(1.25), "inverse": spread(0.8)});
     let mut document = json!({"command": "limit", "peers": [], "runs": [],
         "scenarios": [{"name": "s", "command": "fanout"}],
         "table": [row("stentor", json!(null)), row("bare", ratio)]});
     let page = checked(&document);
-    for part in
-        ["<div>0.80</div>", "0.80 ×", "stentor by it</th>", "range, stentor by it", "; stentor by it: 0.80"]
-    {
+    for part in [
+        "<div>0.80</div>",
+        "0.80 ×",
+        "stentor by it</th>",
+        "range, stentor by it of 3 pairs",
+        "to 0.80, 3 pairs)",
+        "<div class=\"range\">3 pairs</div>",
+    ] {
         assert!(page.contains(part), "{part}");
     }
     assert!(!page.contains("<div>1.25"));
     document["command"] = json!("compare");
     let page = checked(&document);
-    for part in ["<div>1.25</div>", "ratio to stentor", "; 1.25 times stentor"] {
+    for part in ["<div>1.25</div>", "ratio to stentor of 3 pairs", "; 1.25 times stentor"] {
         assert!(page.contains(part), "{part}");
     }
     assert!(!page.contains("stentor by it"));
