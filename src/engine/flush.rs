@@ -103,17 +103,12 @@ impl<D: Driver> Worker<D> {
             let mut slices = SmallVec::new();
             outgoing.slices(&mut slices);
             let asked: usize = slices.iter().map(|slice| slice.len()).sum();
-            let mut sent = match &slices[..] {
+            let sent = match &slices[..] {
                 [] => Sent::Bytes(0),
                 [one] => self.driver.send(slot, one),
                 several => self.driver.send_vectored(slot, several),
             };
             drop(slices);
-            if sent == Sent::Queued {
-                // Outside the sweep nothing is batched.
-                self.driver.submit(&mut self.outcomes);
-                sent = self.outcomes.pop().map_or(Sent::Bytes(asked), |(_, sent)| sent);
-            }
             let taken = match sent {
                 Sent::Bytes(bytes) => bytes,
                 Sent::Refused | Sent::Queued => 0,

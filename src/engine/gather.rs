@@ -115,16 +115,12 @@ impl<D: Driver> Worker<D> {
                 runs.push(IoSlice::new(run));
             }
         }
-        let mut sent = match &runs[..] {
+        let sent = match &runs[..] {
             [] => return,
             [one] => self.driver.send(slot, one),
             several => self.driver.send_vectored(slot, several),
         };
         drop(runs);
-        if sent == Sent::Queued {
-            self.driver.submit(&mut self.outcomes);
-            sent = self.outcomes.pop().map_or(Sent::Bytes(asked), |(_, sent)| sent);
-        }
         let taken = match sent {
             Sent::Bytes(bytes) => bytes,
             Sent::Refused | Sent::Queued => 0,

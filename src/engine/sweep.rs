@@ -34,6 +34,7 @@ const REST_COPIED_BYTES: usize = 4096;
 /// A send whose outcome is known after the driver's submit. It counts as complete until then.
 #[derive(Debug)]
 pub struct InFlight {
+    lane: u32,
     /// The entry before the send.
     before: Entry,
     asked: usize,
@@ -146,10 +147,10 @@ impl<D: Driver> Worker<D> {
                         break;
                     }
                 }
-                let sent = driver.send(entry.connection, run);
+                let sent = driver.queue(entry.connection, run);
                 if sent == Sent::Queued {
                     hot.set(Flag::InFlight);
-                    in_flight.push(InFlight { before: *entry, asked: run.len() });
+                    in_flight.push(InFlight { lane, before: *entry, asked: run.len() });
                 } else if sent == Sent::Bytes(run.len()) {
                     hot.clear(Flag::Stalled);
                 } else {
@@ -226,7 +227,7 @@ impl<D: Driver> Worker<D> {
         let head = view.head().position;
         let first = view.first_run(before.position);
         let (asked, sent) = if first.len() as u64 == head.since(before.position) {
-            (first.len(), self.driver.send(slot, first))
+            (first.len(), self.driver.queue(slot, first))
         } else {
             let mut runs: SmallVec<[IoSlice<'_>; VISIT_RUNS]> = SmallVec::new();
             let mut asked = 0;
@@ -266,7 +267,7 @@ impl<D: Driver> Worker<D> {
         let view = &self.lanes.at(lane).lane.view;
         let run = view.first_run(before.position);
         let len = usize::try_from(hole.from.since(before.position)).unwrap_or(usize::MAX).min(run.len());
-        let sent = self.driver.send(before.connection, &run[..len]);
+        let sent = self.driver.queue(before.connection, &run[..len]);
         self.settle(lane, seat, len, sent);
     }
 
@@ -280,7 +281,7 @@ impl<D: Driver> Worker<D> {
             Sent::Refused => 0,
             Sent::Queued => {
                 self.connections.hot(slot).set(Flag::InFlight);
-                self.in_flight.push(InFlight { before, asked });
+                self.in_flight.push(InFlight { lane, before, asked });
                 self.count_send(asked, asked);
                 self.advance(lane, seat, before, asked);
                 return;
@@ -344,15 +345,20 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Learns the outcome of queued sends.
+    /// Sends what was queued, and learns the outcome.
     pub(super) fn settle_in_flight(&mut self) {
         if self.in_flight.is_empty() {
             return;
         }
         let mut outcomes = std::mem::take(&mut self.outcomes);
-        self.driver.submit(&mut outcomes);
+        // Logs are trimmed between slices only, so the bytes lie where they lay.
+        let runs = self.in_flight.iter().map(|in_flight| {
+            let run = self.lanes.view(in_flight.lane).first_run(in_flight.before.position);
+            (in_flight.before.connection, &run[..in_flight.asked])
+        });
+        self.driver.submit(runs, &mut outcomes);
         let mut settled = std::mem::take(&mut self.in_flight);
-        for InFlight { before, asked } in settled.drain(..) {
+        for InFlight { before, asked, .. } in settled.drain(..) {
             let slot = before.connection;
             let hot = self.connections.hot(slot);
             hot.clear(Flag::InFlight);

@@ -182,8 +182,6 @@ impl Driver for Epoll {
         }
     }
 
-    fn submit(&mut self, _outcomes: &mut Vec<(u32, Sent)>) {}
-
     fn finish(&mut self, slot: u32) {
         if let Some(socket) = self.socket(slot) {
             // Fails only where the peer is gone already; the next receive says so.

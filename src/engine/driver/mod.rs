@@ -7,9 +7,10 @@
 //! - one wait for everything: sockets, listeners, wake-ups ([`Driver::wait`]). Readiness is reported once
 //!   per change (edge-triggered), so the engine remembers what it has not finished;
 //! - receiving into the worker's buffer, or directly into a connection's where a frame is incomplete;
-//! - sending slices. A driver may *queue* a send ([`Sent::Queued`]): the slices then stay in place until
-//!   [`Driver::submit`] has returned, which reports those that were short, refused or failed; silence
-//!   means that all bytes went. A connection has at most one send in flight;
+//! - sending at once ([`Driver::send`]), and sending the runs of a slice of the sweep ([`Driver::queue`]): a driver
+//!   may leave such a run to be sent with others ([`Sent::Queued`]). It is then given to [`Driver::submit`], which
+//!   reports those that were short, refused or failed; silence means that all bytes went. A connection has at most
+//!   one send in flight, and when the submit has returned nothing is: bytes need no reference beyond the call;
 //! - sockets that were just accepted and can move to another worker ([`Driver::Socket`]);
 //! - the time ([`Driver::now`]): a simulated driver brings its own.
 
@@ -65,7 +66,7 @@ pub enum Sent {
     Bytes(usize),
     /// None went: the socket is full, an event follows when it is not.
     Refused,
-    /// The outcome is known after [`Driver::submit`]. Unless that names the slot, all bytes went.
+    /// Nothing was done: the run goes with others, by [`Driver::submit`]. Unless that names the slot, all bytes go.
     Queued,
     /// The connection is broken.
     Failed,
@@ -119,14 +120,27 @@ pub trait Driver {
     /// Receives into the front of `buffer` (not empty).
     fn receive(&mut self, slot: u32, buffer: &mut [u8]) -> Received;
 
-    /// Sends one run of bytes (not empty).
+    /// Sends one run of bytes (not empty), at once.
     fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent;
 
-    /// Sends several runs of bytes (at least one, none empty), in one system call.
+    /// Sends several runs of bytes (at least one, none empty), at once and in one system call.
     fn send_vectored(&mut self, slot: u32, parts: &[IoSlice<'_>]) -> Sent;
 
-    /// Starts what was queued and appends the outcome of each send that did not take all bytes.
-    fn submit(&mut self, outcomes: &mut Vec<(u32, Sent)>);
+    /// Sends one run of a slice (not empty), or leaves it to [`Driver::submit`] ([`Sent::Queued`]).
+    #[inline(always)]
+    fn queue(&mut self, slot: u32, bytes: &[u8]) -> Sent {
+        self.send(slot, bytes)
+    }
+
+    /// Sends the runs that were queued, one per connection, and appends the outcome of each that did not go whole.
+    fn submit<'a>(&mut self, runs: impl Iterator<Item = (u32, &'a [u8])>, outcomes: &mut Vec<(u32, Sent)>) {
+        for (slot, run) in runs {
+            let sent = self.send(slot, run);
+            if sent != Sent::Bytes(run.len()) {
+                outcomes.push((slot, sent));
+            }
+        }
+    }
 
     /// Sends no more: the peer sees the end of the stream, and can still send.
     fn finish(&mut self, slot: u32);

@@ -26,12 +26,12 @@ use std::{
 
 use super::{Driver, End, Event, Received, Sent, Wake};
 
-/// When a send's outcome is known.
+/// When the sends of a slice go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Personality {
     /// At once, as with epoll.
     Readiness,
-    /// After the submit, as with io_uring.
+    /// Together, at the submit, as with io_uring.
     Completion,
 }
 
@@ -193,7 +193,7 @@ impl Net {
 
     /// The driver of one worker.
     pub fn driver(&self, worker: usize, personality: Personality) -> Sim {
-        Sim { net: self.clone(), worker, personality, queued: Vec::new(), slots: Vec::new() }
+        Sim { net: self.clone(), worker, personality, queued: VecDeque::new(), slots: Vec::new() }
     }
 
     /// From now on things go wrong as often as this.
@@ -431,17 +431,9 @@ pub struct Sim {
     net: Net,
     worker: usize,
     personality: Personality,
-    /// Sends to be made at the submit.
-    queued: Vec<Queued>,
+    /// Slots that wait for the submit.
+    queued: VecDeque<u32>,
     slots: Vec<Option<SocketId>>,
-}
-
-/// A send that is to be made at the submit. A copy of the bytes stands for those that the engine keeps in
-/// place; for a client that discards their number is enough, so that nothing is allocated for it.
-struct Queued {
-    slot: u32,
-    asked: usize,
-    copy: Vec<u8>,
 }
 
 impl Sim {
@@ -449,21 +441,14 @@ impl Sim {
         self.slots.get(slot as usize).copied().flatten()
     }
 
-    fn queue<'a>(&mut self, slot: u32, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Sent {
+    fn send_parts<'a>(&mut self, slot: u32, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Sent {
+        assert!(!self.queued.contains(&slot), "slot {slot} has a send in flight");
         let Some(id) = self.socket(slot) else { return Sent::Failed };
         let mut state = self.net.0.borrow_mut();
         let asked = parts.clone().map(<[u8]>::len).sum();
+        assert!(asked > 0 && parts.clone().all(|part| !part.is_empty()), "a send has bytes");
         parts.clone().for_each(|part| state.trace(id, part));
-        if self.personality == Personality::Readiness {
-            return state.send(id, asked, parts);
-        }
-        assert!(self.queued.iter().all(|other| other.slot != slot), "one send in flight per connection");
-        let mut copy = Vec::new();
-        if !state.sockets[id.0].discards {
-            parts.for_each(|part| copy.extend_from_slice(part));
-        }
-        self.queued.push(Queued { slot, asked, copy });
-        Sent::Queued
+        state.send(id, asked, parts)
     }
 }
 
@@ -567,24 +552,33 @@ impl Driver for Sim {
     }
 
     fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent {
-        assert!(!bytes.is_empty(), "a send has bytes");
-        self.queue(slot, std::iter::once(bytes))
+        self.send_parts(slot, std::iter::once(bytes))
     }
 
     fn send_vectored(&mut self, slot: u32, parts: &[IoSlice<'_>]) -> Sent {
-        assert!(!parts.is_empty() && parts.iter().all(|part| !part.is_empty()), "parts have bytes");
-        self.queue(slot, parts.iter().map(|part| &**part))
+        self.send_parts(slot, parts.iter().map(|part| &**part))
     }
 
-    fn submit(&mut self, outcomes: &mut Vec<(u32, Sent)>) {
-        let Sim { net, queued, slots, .. } = self;
-        for Queued { slot, asked, copy } in queued.drain(..) {
-            let id = slots[slot as usize].expect("a connection with a send in flight is not removed");
-            let sent = net.0.borrow_mut().send(id, asked, std::iter::once(&copy[..]));
-            if sent != Sent::Bytes(asked) {
+    fn queue(&mut self, slot: u32, bytes: &[u8]) -> Sent {
+        match self.personality {
+            Personality::Readiness => self.send(slot, bytes),
+            Personality::Completion => {
+                assert!(!self.queued.contains(&slot), "slot {slot} has a send in flight");
+                self.queued.push_back(slot);
+                Sent::Queued
+            }
+        }
+    }
+
+    fn submit<'a>(&mut self, runs: impl Iterator<Item = (u32, &'a [u8])>, outcomes: &mut Vec<(u32, Sent)>) {
+        for (slot, run) in runs {
+            assert_eq!(self.queued.pop_front(), Some(slot), "what was queued is submitted, in order");
+            let sent = self.send(slot, run);
+            if sent != Sent::Bytes(run.len()) {
                 outcomes.push((slot, sent));
             }
         }
+        assert!(self.queued.is_empty(), "all that was queued is submitted");
     }
 
     fn finish(&mut self, slot: u32) {
@@ -593,7 +587,7 @@ impl Driver for Sim {
     }
 
     fn remove(&mut self, slot: u32, end: End) {
-        assert!(self.queued.iter().all(|other| other.slot != slot), "slot {slot} has a send in flight");
+        assert!(!self.queued.contains(&slot), "slot {slot} has a send in flight");
         let Some(id) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
         let mut state = self.net.0.borrow_mut();
         let State { sockets, dice, .. } = &mut *state;
