@@ -7,89 +7,11 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::failure::Failure;
 use crate::proc::{self, MachineSample, ProcessSample};
-
-/// A histogram of nanoseconds.
-pub(crate) type Latencies = Histogram<u64>;
-
-/// An empty histogram: 1 ns to 100 s, three digits.
-pub(crate) fn latencies() -> Latencies {
-    Histogram::new_with_bounds(1, 100_000_000_000, 3)
-        .expect("the bounds are in the range that the crate allows")
-}
-
-/// Adds up the threads' histograms.
-pub(crate) fn merge<'a>(parts: impl Iterator<Item = &'a Latencies>) -> Latencies {
-    let mut sum = latencies();
-    for part in parts {
-        sum.add(part).expect("all histograms have the same bounds");
-    }
-    sum
-}
-
-/// A distribution of times, in microseconds.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Distribution {
-    count: u64,
-    mean: f64,
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p999: f64,
-    max: f64,
-    /// Quantile and microseconds, evenly spaced on a logarithmic scale of what is above them.
-    percentiles: Vec<(f64, f64)>,
-}
-
-/// The quantiles of a distribution's curve: 12 for each power of ten from 0 to 0.99999.
-fn curve() -> impl Iterator<Item = f64> {
-    (0..=60).map(|step| 1.0 - 10f64.powf(f64::from(step) / -12.0))
-}
-
-impl Distribution {
-    /// Reads the quantiles of a histogram of nanoseconds.
-    pub(crate) fn of(histogram: &Latencies) -> Self {
-        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-        Self {
-            count: histogram.len(),
-            mean: histogram.mean() / 1000.0,
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: histogram.max() as f64 / 1000.0,
-            percentiles: curve().map(|quantile| (quantile, at(quantile))).collect(),
-        }
-    }
-
-    /// A few words for the live view.
-    pub(crate) fn brief(&self) -> String {
-        if self.count == 0 {
-            return "nothing measured yet".into();
-        }
-        format!("p50 {}  p99 {}  max {}", micros(self.p50), micros(self.p99), micros(self.max))
-    }
-
-    /// One line for people.
-    pub(crate) fn text(&self) -> String {
-        if self.count == 0 {
-            return "nothing measured".into();
-        }
-        format!(
-            "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
-            micros(self.p50),
-            micros(self.p90),
-            micros(self.p99),
-            micros(self.p999),
-            micros(self.max)
-        )
-    }
-}
 
 /// The figures of one scenario.
 pub(crate) trait Figures: Serialize {
@@ -442,23 +364,5 @@ mod tests {
         assert_eq!([quantity(950.0), quantity(12_345.0), quantity(4.56e6)], ["950", "12.3 k", "4.56 M"]);
         assert_eq!([bytes(12.0), bytes(2048.0), bytes(3.0 * 1_048_576.0)], ["12 B", "2.0 KiB", "3.0 MiB"]);
         assert_eq!(percent(0.1234), "12.3 %");
-    }
-
-    #[test]
-    fn quantiles() {
-        let (mut a, mut b) = (latencies(), latencies());
-        for n in 1..=99 {
-            a.record(n * 1000).unwrap();
-        }
-        b.record(100_000).unwrap();
-        let all = Distribution::of(&merge([&a, &b].into_iter()));
-        assert_eq!(all.count, 100);
-        assert!(
-            (all.p50 - 50.0).abs() < 0.1 && (all.p99 - 99.0).abs() < 0.1 && (all.max - 100.0).abs() < 0.1
-        );
-        let (first, last) = (all.percentiles[0], all.percentiles[60]);
-        assert!(first.0 == 0.0 && (first.1 - 1.0).abs() < 0.1 && (last.0 - 0.99999).abs() < 1e-12);
-        assert!((last.1 - 100.0).abs() < 0.1 && all.percentiles.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
-        assert_eq!(Distribution::of(&latencies()).text(), "nothing measured");
     }
 }

@@ -15,10 +15,10 @@ use crate::dialect::answers::{Answer, Ear};
 use crate::dialect::greeting::Greeting;
 use crate::dialect::template::Wrap;
 use crate::dialect::text::MARKER;
+use crate::distribution::{Latencies, latencies};
 use crate::failure::Failure;
 use crate::harness::PATIENCE;
 use crate::poller::{Handler, Opened, Poller, Received, receive};
-use crate::report::{Latencies, latencies};
 use crate::schedule::{Schedule, Timer};
 use crate::stamp::{PayloadKind, Stamp, nanos};
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
@@ -30,8 +30,8 @@ const OUT_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Outcome {
     /// Messages published in all, warm-up included.
     pub(super) published: u64,
-    /// Messages due by the end that the server's back-pressure kept from being sent.
-    pub(super) unsent: u64,
+    /// Messages due by the end of the measurement that the server's back-pressure kept from being sent.
+    pub(super) unsent: Vec<Unsent>,
     /// Messages whose last receipt was not waited for any longer.
     pub(super) given_up: u64,
     /// Messages that a publisher's connection received.
@@ -42,6 +42,16 @@ pub(super) struct Outcome {
     pub(super) stalled: bool,
     /// Time of sending minus due time, per message of the measurement.
     pub(super) late: Latencies,
+    /// Times for which messages of the measurement had been waited for when they were given up.
+    pub(super) given_up_after: Latencies,
+}
+
+/// A message that was not sent.
+pub(super) struct Unsent {
+    /// When it should have been, on the run's clock.
+    pub(super) due_ns: u64,
+    /// Subscribers that would have received it.
+    pub(super) subscribers: u64,
 }
 
 /// Runs until the run is stopped.
@@ -62,12 +72,13 @@ pub(super) fn run(shared: &Shared) -> Result<Outcome, Failure> {
         start_ns: 0,
         outcome: Outcome {
             published: 0,
-            unsent: 0,
+            unsent: Vec::new(),
             given_up: 0,
             received: 0,
             closed_how: None,
             stalled: false,
             late: latencies(),
+            given_up_after: latencies(),
         },
     };
     desk.open_all(&mut poller)?;
@@ -160,17 +171,21 @@ impl Desk<'_> {
         self.start_ns = shared.start_ns.load(Ordering::Acquire);
         let until_ns = shared.until_ns.load(Ordering::Acquire);
         let stall_ns = nanos(plan.args.drain_timeout);
+        let closed_loop = matches!(plan.schedule, Schedule::Closed { .. });
         let mut released = 0;
         let (mut progress, mut progress_ns) = (0, self.start_ns);
         while !shared.control.stopped() {
             shared.completion.woken();
             let now_ns = shared.clock.now();
             let all_closed = self.publishers.iter().all(|publisher| publisher.stream.is_none());
-            if now_ns >= until_ns || all_closed {
+            let over = now_ns >= until_ns;
+            if all_closed || over && closed_loop {
                 break;
             }
             if now_ns >= self.start_ns {
-                let target = plan.schedule.released(now_ns - self.start_ns, shared.completion.done());
+                // In an open loop all that was due counts, however late this thread is itself.
+                let elapsed_ns = now_ns.min(until_ns - 1).saturating_sub(self.start_ns);
+                let target = plan.schedule.released(elapsed_ns, shared.completion.done());
                 for n in released..target {
                     self.publishers[(n % plan.publishers as u64) as usize].owed += 1;
                 }
@@ -179,10 +194,13 @@ impl Desk<'_> {
                 }
                 released = target.max(released);
             }
+            if over {
+                break;
+            }
             let received = shared.received();
             if received != progress {
                 (progress, progress_ns) = (received, now_ns);
-            } else if matches!(plan.schedule, Schedule::Closed { .. }) && now_ns > progress_ns + stall_ns {
+            } else if closed_loop && now_ns > progress_ns + stall_ns {
                 self.outcome.stalled = true;
                 break;
             }
@@ -193,15 +211,29 @@ impl Desk<'_> {
             let left = Duration::from_nanos(until_ns - now_ns);
             poller.turn(self, left.min(PATIENCE))?;
         }
-        for publisher in &mut self.publishers {
-            self.outcome.unsent += std::mem::take(&mut publisher.owed);
-        }
-        if matches!(plan.schedule, Schedule::Closed { .. }) {
-            // Nothing is due in a closed loop.
-            self.outcome.unsent = 0;
+        for index in 0..self.publishers.len() {
+            self.give_up_owed(index);
         }
         shared.publishing_over.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Enters what publisher `index` owes in the end. Nothing is due in a closed loop.
+    fn give_up_owed(&mut self, index: usize) {
+        let plan = &self.shared.plan;
+        let subscribers = plan.subscribers_of_topic(plan.topic_of_publisher(index));
+        let publisher = &mut self.publishers[index];
+        let owed = std::mem::take(&mut publisher.owed);
+        let next = u64::from(publisher.sequence);
+        let due = (next..next + owed).filter_map(|sequence| self.due_ns(index, sequence));
+        let unsent: Vec<_> = due.map(|due_ns| Unsent { due_ns, subscribers }).collect();
+        self.outcome.unsent.extend(unsent);
+    }
+
+    /// When a publisher's message is due on the run's clock; `None` in a closed loop.
+    fn due_ns(&self, index: usize, sequence: u64) -> Option<u64> {
+        let n = sequence * self.publishers.len() as u64 + index as u64;
+        self.shared.plan.schedule.due_ns(n).map(|due_ns| self.start_ns + due_ns)
     }
 
     /// Frames what publisher `index` owes and writes as much as its socket takes.
@@ -238,11 +270,9 @@ impl Desk<'_> {
     /// Frames one message of publisher `index`.
     fn frame(&mut self, index: usize) {
         let (shared, plan) = (self.shared, &self.shared.plan);
-        let publisher = &mut self.publishers[index];
-        let sequence = publisher.sequence;
+        let sequence = self.publishers[index].sequence;
         let now_ns = shared.clock.now();
-        let n = u64::from(sequence) * plan.publishers as u64 + index as u64;
-        let due_ns = plan.schedule.due_ns(n).map_or(now_ns, |due_ns| self.start_ns + due_ns);
+        let due_ns = self.due_ns(index, sequence.into()).unwrap_or(now_ns);
         let late_ns = now_ns.saturating_sub(due_ns);
         let late_us = u32::try_from(late_ns / 1000).unwrap_or(u32::MAX);
         let stamp = Stamp { due_ns, publisher: index as u16, sequence, late_us };
@@ -252,7 +282,13 @@ impl Desk<'_> {
         let shares = plan.shares[plan.topic_of_publisher(index)];
         if !shared.completion.begin(index, sequence, shares) {
             self.outcome.given_up += 1;
+            let earlier = u64::from(sequence).checked_sub(plan.window as u64);
+            let due_ns = earlier.and_then(|earlier| self.due_ns(index, earlier));
+            if let Some(due_ns) = due_ns.filter(|due_ns| shared.measured(*due_ns)) {
+                self.outcome.given_up_after.saturating_record(now_ns.saturating_sub(due_ns).max(1));
+            }
         }
+        let publisher = &mut self.publishers[index];
         shared.published[index].store(sequence + 1, Ordering::Release);
         publisher.sequence += 1;
         publisher.owed -= 1;
