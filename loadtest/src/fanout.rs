@@ -1,7 +1,7 @@
 //! `fanout`: publishers, subscribers, and every message accounted for.
 //!
 //! Owns the plan (who subscribes to what, on which thread) and the phases. `subscribers` is what a receiving thread
-//! does, `publishers` the publishing one (`post` where it speaks HTTP), `stuck` the one whose connections never read
+//! does, `publishers` the publishing one (`publisher` one of its connections, `post` where it speaks HTTP), `stuck` the one whose connections never read
 //! or slowly, `completion` how they know that a message is done, `figures` what is said of the run, and the verdict.
 //!
 //! Phases: connect all → settle → warm up → measure → drain. Messages are accounted for from the first to the
@@ -10,6 +10,7 @@
 mod completion;
 mod figures;
 mod post;
+mod publisher;
 mod publishers;
 mod stuck;
 mod subscribers;

@@ -34,6 +34,8 @@ pub(crate) struct Fanout {
     slow_closed: u64,
     slow_read_bytes: u64,
     unsent: u64,
+    reconnects: u64,
+    resent: u64,
     pings: u64,
     deliveries_per_second: f64,
     payload_bytes_per_second: f64,
@@ -207,6 +209,13 @@ pub(super) fn report(
             published.given_up, plan.window
         ));
     }
+    if published.reconnects > 0 {
+        notes.push(format!(
+            "the server ends connections of HTTP publishers: {} were opened anew, which latency includes, and {} \
+             requests that crossed with an end went out once more",
+            published.reconnects, published.resent
+        ));
+    }
     if published.received > 0 {
         notes.push(format!(
             "publishers received {} messages: the server sends to them as well (--publisher-query, \
@@ -253,6 +262,8 @@ pub(super) fn report(
         slow_closed: others.slow_closed,
         slow_read_bytes: others.slow_read_bytes,
         unsent: published.unsent.len() as u64,
+        reconnects: published.reconnects,
+        resent: published.resent,
         pings: sum(|outcome| outcome.pings),
         deliveries_per_second: deliveries / usage.seconds,
         payload_bytes_per_second: deliveries * f64::from(plan.args.payload_bytes) / usage.seconds,
