@@ -2,7 +2,7 @@
 //!
 //! Void and failed runs are counted, and are not in the medians. A ratio is between two runs of the same round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use serde_json::Value as Json;
@@ -28,6 +28,8 @@ pub(super) struct Row {
     pub(super) lost: u64,
     /// The generator was the bottleneck of at least one valid run.
     pub(super) generator_busy: bool,
+    /// Metrics that are lower bounds in at least one valid run.
+    pub(super) lower_bounds: BTreeSet<&'static str>,
     /// Of the valid runs.
     pub(super) metrics: Spreads,
     /// To the baseline.
@@ -81,6 +83,7 @@ pub(super) fn rows(plan: &Plan, runs: &[(Run, Outcome)]) -> Vec<Row> {
                 failed: count(|outcome| outcome.report.is_none()),
                 lost: of(index, peer).filter_map(|(_, outcome)| lost(outcome)).sum(),
                 generator_busy: of(index, peer).any(|(_, outcome)| busy(outcome)),
+                lower_bounds: of(index, peer).flat_map(|(_, o)| metrics::lower_bounds(load, o)).collect(),
                 metrics: metrics::spreads(own.values()),
                 ratio,
             });
@@ -92,7 +95,7 @@ pub(super) fn rows(plan: &Plan, runs: &[(Run, Outcome)]) -> Vec<Row> {
 impl Row {
     fn value(&self, metric: &Metric) -> String {
         match self.metrics.get(metric.name) {
-            Some(spread) if metric.unit == Unit::Rate && self.generator_busy => {
+            Some(spread) if self.lower_bounds.contains(metric.name) => {
                 format!("≥ {}", metric.unit.text(spread.median))
             }
             Some(spread) => metric.unit.text(spread.median),
