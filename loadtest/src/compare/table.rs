@@ -314,6 +314,20 @@ mod tests {
     }
 
     #[test]
+    fn a_latency_may_be_a_lower_bound_where_the_rate_is_none() {
+        let plan = plan(1);
+        let latency = json!({"count": 5, "p50": 1000.0, "p99": 7000.0, "lower_bounds": ["p99"]});
+        let outcome = |_| Outcome {
+            report: Some(json!({"verdict": "valid", "void_because": [], "figures": {
+                "deliveries_per_second": 200.0, "lost": 0, "unsent": 3, "latency_us": latency}})),
+            ..Outcome::default()
+        };
+        let runs: Vec<_> = plan.runs().into_iter().map(|run| (run, outcome(run))).collect();
+        let text = text(&plan, &rows(&plan, &runs), false);
+        assert!(text.contains("≥ 7.00 ms") && text.matches('≥').count() == 2, "one for each peer: {text}");
+    }
+
+    #[test]
     fn a_failed_run_is_counted() {
         let plan = plan(1);
         let runs: Vec<_> = plan.runs().into_iter().map(|run| (run, Outcome::failed("no"))).collect();
