@@ -224,6 +224,13 @@ fn summary(plan: &Plan, environment: &Json, runs: &[(Run, Outcome)]) -> String {
             let _ = writeln!(text, "{peer}, {}, round {}: {wrong}", plan.title(run.variant), run.round);
         }
     }
+    for (run, outcome) in runs {
+        let because = outcome.knee.as_ref().and_then(|knee| knee.lower_bound_because.as_ref());
+        if let Some(because) = because.filter(|_| outcome.valid()) {
+            let (peer, title) = (&plan.peers[run.peer].peer.name, plan.title(run.variant));
+            let _ = writeln!(text, "{peer}, {title}, round {}: may hold a higher rate: {because}", run.round);
+        }
+    }
     text.push_str(&left_out(plan));
     text
 }

@@ -26,6 +26,7 @@ mod cli;
 mod client;
 mod compare;
 mod dialect;
+mod distribution;
 mod echo;
 mod failure;
 mod fanout;

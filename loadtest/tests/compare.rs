@@ -195,7 +195,32 @@ fn a_sweep_finds_a_rate_and_keeps_its_steps() {
     let found = &json["runs"][0]["knee"];
     assert_eq!((&found["rate"], found["steps"].as_array().unwrap().len()), (&100.0.into(), 2), "{found}");
     assert_eq!(row(&json, "one")["metrics"]["knee_rate"]["median"], 100.0);
+    assert_eq!(found["lower_bound_because"], "the scenario goes no further than 100 messages/s");
+    let lower_bounds = row(&json, "one")["lower_bounds"].as_array().unwrap();
+    assert!(lower_bounds.contains(&"knee_rate".into()), "{json}");
+    let text = text(&output);
+    assert!(text.contains("≥ 100 ") && text.contains("may hold a higher rate: the scenario goes"), "{text}");
     assert_eq!(json["runs"][0]["report"]["figures"]["rate"], 100.0);
+}
+
+#[test]
+fn what_fails_beside_voids_what_it_ran_beside() {
+    let peers = Peers::new("beside").add("one", "", "");
+    let scenario = peers.0.join("beside.toml");
+    // Nobody listens on a port that has just been closed.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let beside = format!(
+        "[[beside]]\ncommand = \"fanout\"\nflags = {{ subscribers = 1, publish-http = \"http://127.0.0.1:{port}/\" }}"
+    );
+    fs::write(&scenario, format!("about = \"a\"\ncommand = \"fanout\"\n[flags]\nstuck = 1\n{beside}"))
+        .unwrap();
+    let (output, json) = compare(&peers, &["--scenario", scenario.to_str().unwrap(), "--rounds", "1"]);
+    assert_status(&output, 2);
+    let run = &json["runs"][0];
+    assert!(run["failure"].as_str().unwrap().starts_with("beside: "), "{run}");
+    assert!(run["report"].is_null(), "{run}");
+    let row = row(&json, "one");
+    assert_eq!((&row["failed"], &row["metrics"]), (&1.into(), &serde_json::json!({})), "{row}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The figures of a run that a comparison compares, by name, read from its report; medians and ratios of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -165,6 +165,24 @@ pub(super) fn read(load: Load, outcome: &Outcome) -> BTreeMap<&'static str, f64>
     metrics
 }
 
+/// Metrics of a valid run that are lower bounds: rates that the generator limited, quantiles that messages which were
+/// still waiting may have moved, and the rate of a sweep that something else than the server ended.
+pub(super) fn lower_bounds(load: Load, outcome: &Outcome) -> BTreeSet<&'static str> {
+    let Some(report) = outcome.report.as_ref().filter(|_| outcome.valid()) else { return BTreeSet::new() };
+    let busy = report["generator"]["busy"] == true;
+    let is_one = |metric: &&Metric| match metric.name.split_once('.') {
+        Some((name, quantile)) => {
+            let named = report["figures"][name]["lower_bounds"].as_array();
+            named.into_iter().flatten().any(|one| one == quantile)
+        }
+        None => busy && metric.unit == Unit::Rate,
+    };
+    let mut found: BTreeSet<_> = of_load(load).iter().filter(is_one).map(|metric| metric.name).collect();
+    let knee = outcome.knee.as_ref();
+    found.extend(knee.and_then(|knee| knee.lower_bound_because.as_ref()).map(|_| "knee_rate"));
+    found
+}
+
 /// Median and range of several runs, or of ratios of several pairs of them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Spread {
@@ -217,6 +235,7 @@ pub(super) fn quotients(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::knee::KneeFound;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -264,5 +283,23 @@ mod tests {
         let nothing = json!({"figures": {"latency_us": {"p50": 0.0, "count": 0}}});
         assert_eq!(at(&nothing, "latency_us.p50"), None);
         assert!(read(Load::Echo, &outcome("void")).is_empty());
+    }
+
+    #[test]
+    fn lower_bounds_are_named() {
+        let outcome = |verdict: &str, busy: bool, because: Option<&str>| Outcome {
+            report: Some(json!({
+                "verdict": verdict,
+                "figures": {"latency_us": {"lower_bounds": ["mean", "p99", "max"]}, "last_subscriber_us": {"lower_bounds": []}},
+                "generator": {"busy": busy},
+            })),
+            knee: Some(KneeFound { lower_bound_because: because.map(Into::into), ..KneeFound::default() }),
+            ..Outcome::default()
+        };
+        let of = |outcome: Outcome| Vec::from_iter(lower_bounds(Load::Fanout, &outcome));
+        assert_eq!(of(outcome("valid", false, None)), ["latency_us.p99"]);
+        let all = ["deliveries_per_second", "knee_rate", "latency_us.p99"];
+        assert_eq!(of(outcome("valid", true, Some("rate_max"))), all);
+        assert!(of(outcome("void", true, Some("rate_max"))).is_empty());
     }
 }

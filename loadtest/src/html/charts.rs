@@ -150,7 +150,7 @@ fn group(document: &Document, variant: &Variant, metric: Metric) -> Group {
             name: name.clone(),
             spread,
             ratio: compared.map(|(_, spread)| spread),
-            at_least: cell.busy && metric.unit == Unit::PerSecond,
+            at_least: cell.is_lower_bound(metric.key, metric.unit),
             absent: absent(cell).into(),
             text,
         }

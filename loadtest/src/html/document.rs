@@ -4,13 +4,13 @@
 //! single report becomes a comparison of one server. What a document does not say stays absent; what it says
 //! otherwise than expected is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::knee::Knee;
-use super::metrics::{self, Metric};
+use super::metrics::{self, Metric, Unit};
 use super::outcome::Outcome;
 use crate::failure::Failure;
 
@@ -90,6 +90,8 @@ pub(crate) struct Cell {
     pub(crate) void: u64,
     /// The generator was the bottleneck: rates are lower bounds.
     pub(crate) busy: bool,
+    /// Figures that are lower bounds for other reasons.
+    pub(crate) lower_bounds: BTreeSet<String>,
     /// Figures over the valid rounds.
     pub(crate) metrics: BTreeMap<String, Spread>,
     /// Figures relative to another server's, over pairs of rounds.
@@ -171,6 +173,7 @@ struct RawRow {
     rounds: Option<u64>,
     void: Option<u64>,
     generator_busy: Option<bool>,
+    lower_bounds: Option<BTreeSet<String>>,
     metrics: Option<BTreeMap<String, Value>>,
     ratio: Option<RawRatio>,
 }
@@ -262,6 +265,7 @@ impl Document {
             // Failed runs are among them.
             cell.void = row.void.unwrap_or(cell.void);
             cell.busy = row.generator_busy.unwrap_or(cell.busy);
+            cell.lower_bounds.extend(row.lower_bounds.unwrap_or_default());
             cell.metrics.extend(spreads(row.metrics));
             cell.ratio = row.ratio.map(|ratio| Ratio {
                 to: ratio.to,
@@ -310,6 +314,14 @@ impl Document {
                 cell.rounds = cell.runs.len() as u64;
                 cell.void = cell.rounds - cell.runs.iter().filter(|run| run.counts()).count() as u64;
                 cell.busy = cell.runs.iter().filter_map(|run| run.outcome.as_ref()).any(Outcome::busy);
+                let counted = || cell.runs.iter().filter(|run| self.single || run.counts());
+                if counted().any(|run| run.knee.as_ref().is_some_and(Knee::is_lower_bound)) {
+                    cell.lower_bounds.insert(metrics::KNEE[0].key.into());
+                }
+                let outcomes = || counted().filter_map(|run| run.outcome.as_ref());
+                let bounded =
+                    metrics.iter().filter(|metric| outcomes().any(|one| one.is_lower_bound(metric.key)));
+                cell.lower_bounds.extend(bounded.map(|metric| metric.key.to_string()));
                 let knees =
                     || cell.runs.iter().filter(|run| run.counts()).filter_map(|run| run.knee.as_ref());
                 let rates = Spread::of(knees().filter_map(|knee| knee.rate).collect());
@@ -336,8 +348,17 @@ impl Scenario {
         let cells = &mut self.variants[at].cells;
         let at = cells.partition_point(|cell| cell.peer < peer);
         if cells.get(at).is_none_or(|cell| cell.peer != peer) {
-            let (metrics, runs) = (BTreeMap::new(), Vec::new());
-            cells.insert(at, Cell { peer, rounds: 0, void: 0, busy: false, metrics, ratio: None, runs });
+            let cell = Cell {
+                peer,
+                rounds: 0,
+                void: 0,
+                busy: false,
+                lower_bounds: BTreeSet::new(),
+                metrics: BTreeMap::new(),
+                ratio: None,
+                runs: Vec::new(),
+            };
+            cells.insert(at, cell);
         }
         &mut cells[at]
     }
@@ -407,6 +428,13 @@ fn titled<'a>(parts: impl Iterator<Item = &'a str>) -> String {
 }
 
 impl Cell {
+    /// Whether a figure is a lower bound.
+    pub(crate) fn is_lower_bound(&self, key: &str, unit: Unit) -> bool {
+        // A rate that was held was held, however busy the generator: what is beyond it is another question.
+        let busy = self.busy && unit == Unit::PerSecond && key != metrics::KNEE[0].key;
+        busy || self.lower_bounds.contains(key)
+    }
+
     /// What the runs that count have found; of a single report, whatever its verdict.
     pub(crate) fn figures(&self, single: bool) -> impl Iterator<Item = &Outcome> {
         let runs = self.runs.iter().filter(move |run| single || run.counts());

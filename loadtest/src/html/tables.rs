@@ -134,7 +134,7 @@ fn value(cell: &Cell, key: &str, unit: Unit, column: &Column, missing: &str) -> 
     html! {
         @if let Some(spread) = cell.metrics.get(key) {
             div title=(unit.exact(spread.median)) {
-                @if cell.busy && unit == Unit::PerSecond { "≥ " }
+                @if cell.is_lower_bound(key, unit) { "≥ " }
                 (column.text(spread.median))
             }
             @if spread.max > spread.min { div class="range" { (column.text(spread.min)) " – " (column.text(spread.max)) } }
@@ -199,7 +199,10 @@ fn runs(document: &Document, scenario: &Scenario) -> Markup {
                                 td { (variant.title()) }
                                 td class="number" { (run.round.map_or("–".into(), |round| round.to_string())) }
                                 @for (metric, column) in shown.iter().zip(&written) {
-                                    td class="number" { (number(run, metric).map_or("–".into(), |value| column.text(value))) }
+                                    td class="number" {
+                                        @if run.outcome.as_ref().is_some_and(|one| one.is_lower_bound(metric.key)) { "≥ " }
+                                        (number(run, metric).map_or("–".into(), |value| column.text(value)))
+                                    }
                                 }
                                 td { (verdict(run)) }
                             }
