@@ -188,7 +188,7 @@ pub fn lap(criterion: &mut Criterion) {
                     let entry = *lane.entry(seat);
                     assert_eq!(black_box(lane.view.first_run(entry.position)).len(), 66);
                     lane.entry_mut(seat).position = head.position;
-                    lane.visited();
+                    lane.visited(1);
                     visits += 1;
                 }
                 assert_eq!(visits, entries);

@@ -39,6 +39,7 @@ use self::run::Outcome;
 use self::scenario::Scenario;
 use crate::failure::Failure;
 use crate::proc::ensure_files;
+use crate::replace::replace;
 use crate::report::Verdict;
 
 /// `stentor-load compare`
@@ -134,17 +135,16 @@ fn carry_out(mut plan: Plan, series: &Series) -> Result<Verdict, Failure> {
     process::end_on_signals()?;
     let environment = json::environment(&plan);
     let mut runs: Vec<(Run, Outcome)> = Vec::new();
+    let mut saved = Ok(());
     let mut view = view::View::new(&plan, &order);
     for (n, run) in order.iter().enumerate() {
         view.begins(&plan, *run);
         let outcome = run::run(&plan, *run, &view.screen);
         view.ended(&plan, *run, &outcome);
         runs.push((*run, outcome));
-        let round_over = order.get(n + 1).is_none_or(|next| next.round > run.round);
-        if let (true, Some(file)) =
-            (round_over, series.json.as_deref().filter(|file| *file != Path::new("-")))
-        {
-            write(file, &document(&plan, &environment, &runs))?;
+        if order.get(n + 1).is_none_or(|next| next.round > run.round) {
+            // Runs go on without: what cannot be written now may be writable after the next round.
+            saved = save(series, || document(&plan, &environment, &runs));
         }
     }
     drop(view);
@@ -157,10 +157,8 @@ fn carry_out(mut plan: Plan, series: &Series) -> Result<Verdict, Failure> {
         io::stdout().write_all(text.as_bytes())
     };
     printed.map_err(Failure::system("cannot print the tables"))?;
-    // After the tables: should it fail, they are there.
-    if let Some(file) = &series.html {
-        crate::html::write(&document(&plan, &environment, &runs), file)?;
-    }
+    // After the tables: should the files have failed, they are there.
+    saved?;
     if runs.iter().all(|(_, outcome)| outcome.report.is_none()) {
         return Err(Failure::Usage("no run has a report: see above".into()));
     }
@@ -192,12 +190,16 @@ fn document(plan: &Plan, environment: &Json, runs: &[(Run, Outcome)]) -> Json {
     json::document(plan, environment, runs, &table::rows(plan, runs))
 }
 
-fn write(file: &Path, document: &Json) -> Result<(), Failure> {
-    // Never half of it: a reader, or an interruption, may come at any time.
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".new");
-    let written = fs::write(&beside, format!("{document}\n")).and_then(|()| fs::rename(&beside, file));
-    written.map_err(Failure::system(format!("cannot write {}", file.display())))
+/// Writes all there is so far to the files that are asked for.
+fn save(series: &Series, document: impl Fn() -> Json) -> Result<(), Failure> {
+    if let Some(file) = series.json.as_deref().filter(|file| *file != Path::new("-")) {
+        let written = replace(file, format!("{}\n", document()).as_bytes());
+        written.map_err(Failure::system(format!("cannot write {}", file.display())))?;
+    }
+    match &series.html {
+        Some(file) => crate::html::write(&document(), file),
+        None => Ok(()),
+    }
 }
 
 /// All that is printed in the end.
@@ -207,7 +209,7 @@ fn summary(plan: &Plan, environment: &Json, runs: &[(Run, Outcome)]) -> String {
     let mut text = format!("{}\n", json::environment_text(environment));
     let _ = writeln!(
         text,
-        "medians of {} round{}; ratios are {}, of the same round: median [least–greatest]\n",
+        "medians of {} round{}; ratios are {}, of the same round: median [least–greatest] of so many pairs\n",
         plan.rounds,
         if plan.rounds == 1 { "" } else { "s" },
         match plan.command {
@@ -220,6 +222,13 @@ fn summary(plan: &Plan, environment: &Json, runs: &[(Run, Outcome)]) -> String {
         if let Some(wrong) = outcome.wrong() {
             let peer = &plan.peers[run.peer].peer.name;
             let _ = writeln!(text, "{peer}, {}, round {}: {wrong}", plan.title(run.variant), run.round);
+        }
+    }
+    for (run, outcome) in runs {
+        let because = outcome.knee.as_ref().and_then(|knee| knee.lower_bound_because.as_ref());
+        if let Some(because) = because.filter(|_| outcome.valid()) {
+            let (peer, title) = (&plan.peers[run.peer].peer.name, plan.title(run.variant));
+            let _ = writeln!(text, "{peer}, {title}, round {}: may hold a higher rate: {because}", run.round);
         }
     }
     text.push_str(&left_out(plan));

@@ -11,13 +11,12 @@ use serde::Serialize;
 
 use crate::cli::EchoArgs;
 use crate::client::Target;
+use crate::distribution::{Distribution, Latencies, latencies, merge};
 use crate::failure::Failure;
 use crate::harness::{Control, LiveRate, LiveServer, PATIENCE, Screen, nothing};
 use crate::poller::{Handler, Opened, Poller, RECEIVE_BYTES, Received, receive};
 use crate::proc::ensure_files;
-use crate::report::{
-    Distribution, Figures, Latencies, Report, Usage, Watch, bytes, latencies, merge, quantity,
-};
+use crate::report::{Figures, Report, Usage, Watch, bytes, quantity};
 use crate::stamp::{Clock, Pattern, PayloadKind, STAMP_BYTES, Stamp, nanos};
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
 

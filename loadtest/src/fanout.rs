@@ -1,14 +1,16 @@
 //! `fanout`: publishers, subscribers, and every message accounted for.
 //!
-//! Owns the plan (who subscribes to what, on which thread), the phases, and the verdict. `subscribers` is what a
-//! receiving thread does, `publishers` the publishing one (`post` where it speaks HTTP), `stuck` the one whose
-//! connections never read or slowly, `completion` how they know that a message is done.
+//! Owns the plan (who subscribes to what, on which thread) and the phases. `subscribers` is what a receiving thread
+//! does, `publishers` the publishing one (`publisher` one of its connections, `post` where it speaks HTTP), `stuck` the one whose connections never read
+//! or slowly, `completion` how they know that a message is done, `figures` what is said of the run, and the verdict.
 //!
 //! Phases: connect all → settle → warm up → measure → drain. Messages are accounted for from the first to the
 //! last; figures are of messages due in the measurement, and rates of what arrived during it.
 
 mod completion;
+mod figures;
 mod post;
+mod publisher;
 mod publishers;
 mod stuck;
 mod subscribers;
@@ -17,21 +19,20 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use self::completion::{Completion, window};
+use self::figures::{Fanout, report};
 use self::subscribers::Counters;
-use crate::accounting::Totals;
 use crate::cli::FanoutArgs;
 use crate::client::Target;
 use crate::dialect::Topic;
 use crate::dialect::greeting::Script;
+use crate::distribution::Distribution;
 use crate::failure::Failure;
 use crate::harness::{Control, LiveRate, LiveServer, Screen, nothing};
 use crate::proc::ensure_files;
-use crate::report::{Distribution, Figures, Report, Usage, Watch, bytes, merge, micros, quantity};
+use crate::report::{Report, Usage, Watch, quantity};
 use crate::schedule::Schedule;
-use crate::series::{self, Point, Timeline};
+use crate::series::{self, Timeline};
 use crate::stamp::{Clock, Pattern, nanos};
 
 /// Who does what.
@@ -274,6 +275,8 @@ struct Measured {
     before: Arrived,
     after: Arrived,
     drained: bool,
+    /// When the drain was over, on the run's clock.
+    ended_ns: u64,
 }
 
 /// Leads the threads through the run.
@@ -324,248 +327,10 @@ fn phases(shared: &Shared, screen: &Screen, timeline: &mut Timeline) -> Result<M
         (!drained).then(|| began.elapsed().as_millis() as u64)
     };
     screen.wait(control, Some(began + plan.args.drain_timeout), draining, &mut lines);
+    let ended_ns = shared.clock.now();
     if drained {
         // Should a message come twice, it will come now.
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(Measured { usage: shared.watch.between(&sample, &end_sample), before, after, drained })
-}
-
-/// The figures of a run.
-#[derive(Debug, Serialize)]
-pub(crate) struct Fanout {
-    subscribers: usize,
-    publishers: usize,
-    topics: usize,
-    payload_bytes: u32,
-    rate: Option<f64>,
-    outstanding: Option<u64>,
-    threads: usize,
-    published: u64,
-    expected: u64,
-    received: u64,
-    lost: u64,
-    repeated: u64,
-    out_of_order: u64,
-    corrupt: u64,
-    closed: u64,
-    stuck: usize,
-    stuck_closed: u64,
-    slow_readers: usize,
-    slow_closed: u64,
-    slow_read_bytes: u64,
-    unsent: u64,
-    pings: u64,
-    deliveries_per_second: f64,
-    payload_bytes_per_second: f64,
-    server_cpu_us_per_delivery: Option<f64>,
-    latency_us: Distribution,
-    service_latency_us: Distribution,
-    last_subscriber_us: Distribution,
-    publish_late_us: Distribution,
-    messages_per_receive_call: f64,
-    bytes_per_receive_call: f64,
-    series: Vec<Point>,
-}
-
-impl Figures for Fanout {
-    fn lines(&self) -> Vec<(&'static str, String)> {
-        let loop_text = match (self.rate, self.outstanding) {
-            (Some(rate), _) => format!("open loop, {rate} messages/s"),
-            (None, outstanding) => format!("closed loop, {} outstanding", outstanding.unwrap_or(1)),
-        };
-        let mut lines = vec![
-            (
-                "load",
-                format!(
-                    "{} subscribers, {} publishers, {} topics, {} B, {loop_text}",
-                    self.subscribers, self.publishers, self.topics, self.payload_bytes
-                ),
-            ),
-            (
-                "deliveries",
-                format!(
-                    "{}/s, {}/s of payload",
-                    quantity(self.deliveries_per_second),
-                    bytes(self.payload_bytes_per_second)
-                ),
-            ),
-        ];
-        if self.stuck > 0 {
-            let text = format!("{} that never read, {} of them were closed", self.stuck, self.stuck_closed);
-            lines.push(("stuck", text));
-        }
-        if self.slow_readers > 0 {
-            let text = format!(
-                "{} that read slowly, {} in all, {} of them were closed",
-                self.slow_readers,
-                bytes(self.slow_read_bytes as f64),
-                self.slow_closed
-            );
-            lines.push(("slow", text));
-        }
-        if let Some(us) = self.server_cpu_us_per_delivery {
-            lines.push(("server CPU", format!("{us:.3} µs per delivery")));
-        }
-        lines.push(("latency", self.latency_us.text()));
-        if self.rate.is_some() {
-            lines.push(("service latency", self.service_latency_us.text()));
-            lines.push(("published late", self.publish_late_us.text()));
-        }
-        lines.extend([
-            ("last subscriber", self.last_subscriber_us.text()),
-            (
-                "receive calls",
-                format!(
-                    "{:.2} messages, {} each",
-                    self.messages_per_receive_call,
-                    bytes(self.bytes_per_receive_call)
-                ),
-            ),
-            (
-                "accounts",
-                format!(
-                    "{} published, {} received of {}, {} lost, {} repeated, {} out of order, {} corrupt, {} closed",
-                    self.published,
-                    self.received,
-                    self.expected,
-                    self.lost,
-                    self.repeated,
-                    self.out_of_order,
-                    self.corrupt,
-                    self.closed
-                ),
-            ),
-        ]);
-        lines
-    }
-}
-
-fn report(
-    shared: &Shared,
-    measured: Measured,
-    received: &[subscribers::Outcome],
-    published: &publishers::Outcome,
-    others: stuck::Outcome,
-    timeline: &Timeline,
-) -> Report<Fanout> {
-    let plan = &shared.plan;
-    let Measured { usage, before, after, drained } = measured;
-    let mut totals = Totals::default();
-    received.iter().for_each(|outcome| totals += outcome.totals);
-    let sum = |of: fn(&subscribers::Outcome) -> u64| received.iter().map(of).sum::<u64>();
-    let (corrupt, closed) = (sum(|outcome| outcome.corrupt), sum(|outcome| outcome.closed));
-    let expected = shared.expected();
-
-    let mut void = Vec::new();
-    for (count, what) in [
-        (totals.lost, "lost"),
-        (totals.repeated, "repeated"),
-        (totals.out_of_order, "out of order"),
-        (corrupt, "corrupt or foreign"),
-    ] {
-        if count > 0 {
-            void.push(format!("{count} {what}"));
-        }
-    }
-    if closed > 0 {
-        let how = received.iter().find_map(|outcome| outcome.closed_how.as_deref());
-        void.push(format!("{closed} subscribers closed, the first with: {}", how.unwrap_or("unknown")));
-    }
-    if let Some(how) = &published.closed_how {
-        void.push(format!("a publisher was closed: {how}"));
-    }
-    if published.stalled {
-        void.push(format!(
-            "nothing arrived for {:?}, though messages were under way",
-            plan.args.drain_timeout
-        ));
-    }
-    if totals.received + totals.lost != expected {
-        void.push(format!(
-            "the accounts do not balance: {} received + {} lost ≠ {expected}: a defect of this tool",
-            totals.received, totals.lost
-        ));
-    }
-    let deliveries = (after.received - before.received) as f64;
-    if deliveries == 0.0 {
-        void.push("nothing was received during the measurement".into());
-    }
-
-    let mut notes = Vec::new();
-    if published.unsent > 0 {
-        notes.push(format!(
-            "the server pushed back: {} messages that were due were never sent, and no latency counts them",
-            published.unsent
-        ));
-    }
-    if published.given_up > 0 {
-        notes.push(format!(
-            "{} messages took longer than a window of {} more: their last subscriber is not in the figures",
-            published.given_up, plan.window
-        ));
-    }
-    if published.received > 0 {
-        notes.push(format!(
-            "publishers received {} messages: the server sends to them as well (--publisher-query, \
-             --publisher-url)",
-            published.received
-        ));
-    }
-    if !drained && totals.lost == 0 {
-        notes.push("messages were still arriving when the drain ended".into());
-    }
-
-    let calls = ((after.calls - before.calls) as f64).max(1.0);
-    let late = &published.late;
-    if late.value_at_quantile(0.99) > 1_000_000 && plan.args.rate.is_some() {
-        let p99 = micros(late.value_at_quantile(0.99) as f64 / 1000.0);
-        notes.push(format!(
-            "the publishing thread was late (p99 {p99}): latency includes that, service does not"
-        ));
-    }
-    let distribution = |of: fn(&subscribers::Outcome) -> &crate::report::Latencies| {
-        Distribution::of(&merge(received.iter().map(of)))
-    };
-    let figures = Fanout {
-        subscribers: plan.subscribers,
-        publishers: plan.publishers,
-        topics: plan.topics,
-        payload_bytes: plan.args.payload_bytes,
-        rate: plan.args.rate,
-        outstanding: match plan.schedule {
-            Schedule::Closed { outstanding } => Some(outstanding),
-            Schedule::Open { .. } => None,
-        },
-        threads: plan.threads,
-        published: published.published,
-        expected,
-        received: totals.received,
-        lost: totals.lost,
-        repeated: totals.repeated,
-        out_of_order: totals.out_of_order,
-        corrupt,
-        closed,
-        stuck: plan.stuck,
-        stuck_closed: others.stuck_closed,
-        slow_readers: plan.slow_readers,
-        slow_closed: others.slow_closed,
-        slow_read_bytes: others.slow_read_bytes,
-        unsent: published.unsent,
-        pings: sum(|outcome| outcome.pings),
-        deliveries_per_second: deliveries / usage.seconds,
-        payload_bytes_per_second: deliveries * f64::from(plan.args.payload_bytes) / usage.seconds,
-        server_cpu_us_per_delivery: usage.server_cpu_us_per(deliveries),
-        latency_us: Distribution::of(timeline.total()),
-        service_latency_us: match plan.schedule {
-            Schedule::Open { .. } => distribution(|outcome| &outcome.service),
-            Schedule::Closed { .. } => Distribution::of(timeline.total()),
-        },
-        last_subscriber_us: distribution(|outcome| &outcome.last),
-        publish_late_us: Distribution::of(late),
-        messages_per_receive_call: deliveries / calls,
-        bytes_per_receive_call: (after.bytes - before.bytes) as f64 / calls,
-        series: timeline.points(),
-    };
-    Report::new("fanout", plan.target.url.to_string(), figures, usage, void, notes)
+    Ok(Measured { usage: shared.watch.between(&sample, &end_sample), before, after, drained, ended_ns })
 }

@@ -10,11 +10,12 @@ use serde::Serialize;
 
 use crate::cli::HandshakesArgs;
 use crate::client::Target;
+use crate::distribution::{Distribution, Latencies, latencies, merge};
 use crate::failure::Failure;
 use crate::harness::{Control, LiveRate, LiveServer, PATIENCE, Screen};
 use crate::poller::{Handler, Opened, Poller};
 use crate::proc::ensure_files;
-use crate::report::{Distribution, Figures, Latencies, Report, Usage, Watch, latencies, merge, quantity};
+use crate::report::{Figures, Report, Usage, Watch, quantity};
 
 /// What all threads of a run see.
 struct Shared {

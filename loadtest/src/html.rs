@@ -31,6 +31,7 @@ use serde_json::Value;
 use self::document::{Document, Scenario};
 use crate::cli::HtmlArgs;
 use crate::failure::Failure;
+use crate::replace::replace;
 
 const STYLE: &str = include_str!("html/style.css");
 
@@ -71,7 +72,7 @@ pub(crate) fn page(document: &Value) -> Result<String, Failure> {
 /// Writes the page of a document to a file.
 pub(crate) fn write(document: &Value, path: &Path) -> Result<(), Failure> {
     let what = format!("cannot write the page to {}", path.display());
-    std::fs::write(path, page(document)?).map_err(Failure::system(what))
+    replace(path, page(document)?.as_bytes()).map_err(Failure::system(what))
 }
 
 /// `stentor-load html`: reads a document, writes its page.

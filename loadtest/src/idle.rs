@@ -14,13 +14,12 @@ use crate::cli::IdleArgs;
 use crate::client::Target;
 use crate::dialect::answers::{Answer, Ear};
 use crate::dialect::greeting::Greeting;
+use crate::distribution::{Distribution, Latencies, latencies, merge};
 use crate::failure::Failure;
 use crate::harness::{Control, LiveServer, PATIENCE, Screen};
 use crate::poller::{Handler, Opened, Poller, Received, receive};
 use crate::proc::ensure_files;
-use crate::report::{
-    Distribution, Figures, Latencies, Report, Usage, Watch, bytes, latencies, merge, quantity,
-};
+use crate::report::{Figures, Report, Usage, Watch, bytes, quantity};
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
 
 /// What all threads of a run see.

@@ -15,7 +15,7 @@
 //!        wire                                    frames
 //!        series                                  figures over time
 //!        report ──▶ proc                         figures, CPU, memory
-//!        html                                    the page, from the JSON
+//!        html ──▶ replace                        the page, from the JSON; files replaced whole
 //!
 //! cli ──▶ bare                                   a server to compare others with
 //! ```
@@ -26,6 +26,7 @@ mod cli;
 mod client;
 mod compare;
 mod dialect;
+mod distribution;
 mod echo;
 mod failure;
 mod fanout;
@@ -35,6 +36,7 @@ mod html;
 mod idle;
 mod poller;
 mod proc;
+mod replace;
 mod report;
 mod schedule;
 mod series;

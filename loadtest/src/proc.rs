@@ -3,6 +3,7 @@
 //! Linux only (`/proc`). Thread CPU time is not trusted alone: the network's share of the work is charged to
 //! whichever thread is running, so whole-machine busy time is always read beside it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::time::SystemTime;
@@ -57,7 +58,7 @@ impl ProcessSample {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let threads = fs::read_dir(format!("/proc/{pid}/task"))?;
         let (user_ticks, system_ticks) = cpu_ticks(&stat).unwrap_or_default();
-        let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
+        let ticks_per_second = ticks_per_second();
         self.user_seconds += user_ticks as f64 / ticks_per_second;
         self.system_seconds += system_ticks as f64 / ticks_per_second;
         self.rss_anon_bytes += status_field(&status, "RssAnon").unwrap_or(0) * 1024;
@@ -90,16 +91,18 @@ fn status_field(status: &str, name: &str) -> Option<u64> {
 }
 
 /// The whole machine, at one moment; times in clock ticks over all CPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct MachineSample {
     /// Time in which a CPU did something.
     pub(crate) busy: u64,
+    /// Of that, what was no interrupt: programs, and the kernel for them.
+    pub(crate) programs: u64,
     /// Time that the hypervisor gave to others.
     pub(crate) steal: u64,
     /// All time.
     pub(crate) total: u64,
-    /// CPUs of the machine, whether or not this process may use them.
-    pub(crate) cpus: usize,
+    /// CPUs of the machine by number, whether or not this process may use them: idle time and all time.
+    pub(crate) cpus: BTreeMap<usize, (u64, u64)>,
 }
 
 impl MachineSample {
@@ -107,15 +110,54 @@ impl MachineSample {
     pub(crate) fn read() -> Self {
         fs::read_to_string("/proc/stat").ok().and_then(|text| parse_machine(&text)).unwrap_or_default()
     }
+
+    /// The share of time since `before` in which `cpus` had nothing to do, 0 to 1; `None` if that is all CPUs, whose
+    /// idle time says nothing of anybody in particular, or if no time has passed.
+    pub(crate) fn idle_since(&self, before: &Self, cpus: &[usize]) -> Option<f64> {
+        if self.cpus.keys().all(|cpu| cpus.contains(cpu)) {
+            return None;
+        }
+        let (mut idle, mut total) = (0, 0);
+        for cpu in cpus {
+            let ((idle_after, total_after), (idle_before, total_before)) =
+                (self.cpus.get(cpu)?, before.cpus.get(cpu)?);
+            // Idle time may be a tick less than it was (proc_stat(5)).
+            idle += idle_after.saturating_sub(*idle_before);
+            total += total_after.saturating_sub(*total_before);
+        }
+        (total > 0).then(|| idle as f64 / total as f64)
+    }
+
+    /// The share of the machine that programs took since `before` beside those that took `known_seconds` of CPU time,
+    /// 0 to 1. Without interrupts, as far as `/proc/stat` tells them apart.
+    pub(crate) fn others_since(&self, before: &Self, known_seconds: f64) -> f64 {
+        let programs = self.programs.saturating_sub(before.programs) as f64;
+        let total = self.total.saturating_sub(before.total).max(1) as f64;
+        ((programs - known_seconds * ticks_per_second()) / total).max(0.0)
+    }
 }
 
-fn parse_machine(text: &str) -> Option<MachineSample> {
-    let line = text.lines().next()?.strip_prefix("cpu ")?;
-    let ticks: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
-    let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = ticks[..] else { return None };
-    let busy = user + nice + system + irq + softirq;
-    let cpus = text.lines().skip(1).take_while(|line| line.starts_with("cpu")).count();
-    Some(MachineSample { busy, steal, total: busy + steal + idle + iowait, cpus })
+fn ticks_per_second() -> f64 {
+    rustix::param::clock_ticks_per_second() as f64
+}
+
+/// Reads the text of `/proc/stat`.
+pub(crate) fn parse_machine(text: &str) -> Option<MachineSample> {
+    let mut sample = MachineSample::default();
+    for line in text.lines().map_while(|line| line.strip_prefix("cpu")) {
+        let (number, fields) = line.split_once(' ')?;
+        let ticks: Vec<u64> = fields.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
+        let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = ticks[..] else { return None };
+        let (programs, idle) = (user + nice + system, idle + iowait);
+        let busy = programs + irq + softirq;
+        let total = busy + steal + idle;
+        match number {
+            // The first line is the sum of all.
+            "" => (sample.busy, sample.programs, sample.steal, sample.total) = (busy, programs, steal, total),
+            number => drop(sample.cpus.insert(number.parse().ok()?, (idle, total))),
+        }
+    }
+    (sample.total > 0).then_some(sample)
 }
 
 /// Kernel memory that TCP sockets hold for data, machine-wide, in bytes (`/proc/net/sockstat`).
@@ -196,7 +238,7 @@ pub(crate) fn environment() -> Json {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     json!({
         "cpu": field(&read("/proc/cpuinfo"), "model name").unwrap_or("unknown"),
-        "cpus": MachineSample::read().cpus,
+        "cpus": MachineSample::read().cpus.len(),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "memory_bytes": memory_bytes(&read("/proc/meminfo")),
         "date": humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -238,13 +280,46 @@ mod tests {
 
     #[test]
     fn machine_lines() {
-        let stat = "cpu  10 1 20 100 5 2 3 7 0 0\ncpu0 …\ncpu1 …\nintr 5\n";
-        assert_eq!(parse_machine(stat), Some(MachineSample { busy: 36, steal: 7, total: 148, cpus: 2 }));
+        let stat =
+            "cpu  10 1 20 100 5 2 3 7 0 0\ncpu0 4 0 10 60 5 1 1 7 0 0\ncpu3 6 1 10 40 0 1 2 0 0 0\nintr 5\n";
+        let cpus = BTreeMap::from([(0, (65, 88)), (3, (40, 60))]);
+        let want = MachineSample { busy: 36, programs: 31, steal: 7, total: 148, cpus };
+        assert_eq!(parse_machine(stat), Some(want));
         assert_eq!(parse_machine("cpu 1 2"), None);
+        assert_eq!(parse_machine("intr 5"), None);
         assert_eq!(
             tcp_memory_pages("sockets: used 11\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 158\n"),
             Some(158)
         );
+    }
+
+    #[test]
+    fn idle_time_of_some_cpus() {
+        let sample = |text: &str| parse_machine(text).unwrap();
+        let before = sample(
+            "cpu  0 0 0 300 0 0 0 0\ncpu0 0 0 0 100 0 0 0 0\ncpu1 0 0 0 100 0 0 0 0\ncpu2 0 0 0 100 0 0 0 0\n",
+        );
+        // CPU 0 is busy with a program, CPU 1 with interrupts and a hypervisor's other guest, CPU 2 idles.
+        let after = sample(
+            "cpu  90 0 0 400 10 0 60 40\ncpu0 90 0 0 105 5 0 0 0\ncpu1 0 0 0 100 0 0 60 40\ncpu2 0 0 0 195 5 0 0 0\n",
+        );
+        assert_eq!(after.idle_since(&before, &[0]), Some(0.1));
+        assert_eq!(after.idle_since(&before, &[1]), Some(0.0));
+        assert_eq!(after.idle_since(&before, &[0, 2]), Some(0.55));
+        assert_eq!(after.idle_since(&before, &[0, 1, 2]), None, "bound to all is bound to none");
+        assert_eq!(after.idle_since(&before, &[7]), None);
+        assert_eq!(before.idle_since(&before, &[0]), None, "no time has passed");
+    }
+
+    #[test]
+    fn what_other_programs_took() {
+        let sample = |text: &str| parse_machine(text).unwrap();
+        let before = sample("cpu  100 0 100 1000 0 0 0 0\n");
+        // 100 ticks of programs, 50 of interrupts, 250 idle.
+        let after = sample("cpu  130 20 150 1200 50 10 40 0\n");
+        let ticks = |count: f64| count / ticks_per_second();
+        assert!((after.others_since(&before, ticks(80.0)) - 0.05).abs() < 1e-9);
+        assert_eq!(after.others_since(&before, ticks(120.0)), 0.0, "interrupts may be charged to programs");
     }
 
     #[test]
@@ -269,7 +344,7 @@ mod tests {
         io::Read::read_exact(parent.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         let alone = fs::read_to_string(format!("/proc/{}/stat", parent.id())).unwrap();
         let sample = ProcessSample::read(parent.id()).unwrap();
-        let alone = cpu_ticks(&alone).unwrap().0 as f64 / rustix::param::clock_ticks_per_second() as f64;
+        let alone = cpu_ticks(&alone).unwrap().0 as f64 / ticks_per_second();
         assert!(sample.user_seconds > alone + 0.02, "{alone} s of it, {sample:?}");
         drop(parent.stdin.take());
         parent.wait().unwrap();

@@ -7,89 +7,11 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::failure::Failure;
 use crate::proc::{self, MachineSample, ProcessSample};
-
-/// A histogram of nanoseconds.
-pub(crate) type Latencies = Histogram<u64>;
-
-/// An empty histogram: 1 ns to 100 s, three digits.
-pub(crate) fn latencies() -> Latencies {
-    Histogram::new_with_bounds(1, 100_000_000_000, 3)
-        .expect("the bounds are in the range that the crate allows")
-}
-
-/// Adds up the threads' histograms.
-pub(crate) fn merge<'a>(parts: impl Iterator<Item = &'a Latencies>) -> Latencies {
-    let mut sum = latencies();
-    for part in parts {
-        sum.add(part).expect("all histograms have the same bounds");
-    }
-    sum
-}
-
-/// A distribution of times, in microseconds.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Distribution {
-    count: u64,
-    mean: f64,
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p999: f64,
-    max: f64,
-    /// Quantile and microseconds, evenly spaced on a logarithmic scale of what is above them.
-    percentiles: Vec<(f64, f64)>,
-}
-
-/// The quantiles of a distribution's curve: 12 for each power of ten from 0 to 0.99999.
-fn curve() -> impl Iterator<Item = f64> {
-    (0..=60).map(|step| 1.0 - 10f64.powf(f64::from(step) / -12.0))
-}
-
-impl Distribution {
-    /// Reads the quantiles of a histogram of nanoseconds.
-    pub(crate) fn of(histogram: &Latencies) -> Self {
-        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-        Self {
-            count: histogram.len(),
-            mean: histogram.mean() / 1000.0,
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: histogram.max() as f64 / 1000.0,
-            percentiles: curve().map(|quantile| (quantile, at(quantile))).collect(),
-        }
-    }
-
-    /// A few words for the live view.
-    pub(crate) fn brief(&self) -> String {
-        if self.count == 0 {
-            return "nothing measured yet".into();
-        }
-        format!("p50 {}  p99 {}  max {}", micros(self.p50), micros(self.p99), micros(self.max))
-    }
-
-    /// One line for people.
-    pub(crate) fn text(&self) -> String {
-        if self.count == 0 {
-            return "nothing measured".into();
-        }
-        format!(
-            "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
-            micros(self.p50),
-            micros(self.p90),
-            micros(self.p99),
-            micros(self.p999),
-            micros(self.max)
-        )
-    }
-}
 
 /// The figures of one scenario.
 pub(crate) trait Figures: Serialize {
@@ -155,6 +77,9 @@ impl<F: Figures> Report<F> {
                 "the hypervisor took {} of the machine: measure again",
                 percent(usage.machine.steal)
             ));
+        }
+        if let Some(others) = usage.machine.others.filter(|others| *others > OTHERS_MAX) {
+            notes.push(format!("other programs took {} of the machine: measure again", percent(others)));
         }
         Self {
             command,
@@ -246,20 +171,33 @@ const THREAD_BUSY_MAX: f64 = 0.9;
 /// Share of the machine above which the generator may not have got the CPU that it wanted.
 const MACHINE_BUSY_MAX: f64 = 0.97;
 
+/// Idle share of the CPUs that a thread of the generator is bound to, below which it may not have got its turn: what
+/// others do there, and the kernel for the network, is no time of the thread's own.
+const CPU_IDLE_MIN: f64 = 0.1;
+
+/// Share of the machine above which other programs are worth a note.
+const OTHERS_MAX: f64 = 0.02;
+
 /// What this process used during the measurement.
 #[derive(Debug, Serialize)]
 pub(crate) struct GeneratorUse {
     cpu_seconds: f64,
     cores: f64,
     threads: Vec<ThreadUse>,
-    /// The rate is a lower bound: see [`THREAD_BUSY_MAX`] and [`MACHINE_BUSY_MAX`].
+    /// The rate is a lower bound: see [`THREAD_BUSY_MAX`], [`CPU_IDLE_MIN`] and [`MACHINE_BUSY_MAX`].
     busy: bool,
 }
 
 impl GeneratorUse {
     fn busy_why(&self, machine_busy: f64) -> String {
-        match self.threads.iter().find(|thread| thread.busy > THREAD_BUSY_MAX) {
-            Some(thread) => format!("generator busy ({} ran {})", thread.name, percent(thread.busy)),
+        if let Some(thread) = self.threads.iter().find(|thread| thread.busy > THREAD_BUSY_MAX) {
+            return format!("generator busy ({} ran {})", thread.name, percent(thread.busy));
+        }
+        match self.threads.iter().find(|thread| thread.is_short_of_cpu()) {
+            Some(ThreadUse { name, cpu_idle, .. }) => {
+                let idle = percent(cpu_idle.unwrap_or(0.0));
+                format!("generator short of CPU (where {name} is bound to, {idle} of the time was idle)")
+            }
             None => format!("generator short of CPU (the machine was {} busy)", percent(machine_busy)),
         }
     }
@@ -271,6 +209,14 @@ pub(crate) struct ThreadUse {
     name: String,
     /// Share of the time that it ran, 0 to 1.
     busy: f64,
+    /// Share of the time in which the CPUs that it is bound to were idle, 0 to 1; `None` if it may run on all.
+    cpu_idle: Option<f64>,
+}
+
+impl ThreadUse {
+    fn is_short_of_cpu(&self) -> bool {
+        self.cpu_idle.is_some_and(|idle| idle < CPU_IDLE_MIN)
+    }
 }
 
 /// What the whole machine did during the measurement.
@@ -281,6 +227,8 @@ pub(crate) struct MachineUse {
     busy: f64,
     /// Share that the hypervisor gave to others, 0 to 1.
     steal: f64,
+    /// Share that programs took which are neither server nor generator, 0 to 1; `None` if the server is not known.
+    others: Option<f64>,
     /// Kernel memory that TCP sockets held for data at the end of the measurement.
     tcp_memory_bytes: u64,
 }
@@ -306,7 +254,16 @@ impl Usage {
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     server_pid: Option<u32>,
-    threads: Mutex<Vec<(String, i32)>>,
+    threads: Mutex<Vec<Enrolled>>,
+}
+
+/// A thread of this process.
+#[derive(Clone, Debug)]
+struct Enrolled {
+    name: String,
+    tid: i32,
+    /// That it may run on.
+    cpus: Vec<usize>,
 }
 
 /// One reading.
@@ -315,7 +272,8 @@ pub(crate) struct Sample {
     at: Instant,
     server: Option<ProcessSample>,
     own_cpu_seconds: f64,
-    threads: Vec<(String, f64)>,
+    /// With the CPU time of each, in seconds.
+    threads: Vec<(Enrolled, f64)>,
     machine: MachineSample,
 }
 
@@ -332,23 +290,27 @@ impl Watch {
         self.server_pid.map(ProcessSample::read).transpose()
     }
 
-    /// Adds the calling thread to the report, under `name`.
+    /// Adds the calling thread to the report, under `name`. It has been bound to its CPUs.
     pub(crate) fn enrol(&self, name: impl Into<String>) {
         let tid = rustix::thread::gettid().as_raw_nonzero().get();
-        self.threads.lock().expect("no thread panics while it enrols").push((name.into(), tid));
+        let thread = Enrolled { name: name.into(), tid, cpus: proc::allowed_cpus() };
+        self.threads.lock().expect("no thread panics while it enrols").push(thread);
     }
 
     /// Reads all now.
     pub(crate) fn sample(&self) -> Result<Sample, Failure> {
         let mut threads = self.threads.lock().expect("no thread panics while it enrols").clone();
-        threads.sort();
+        threads.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Sample {
             at: Instant::now(),
             server: self.server()?,
             own_cpu_seconds: proc::own_cpu_seconds(),
             threads: threads
                 .into_iter()
-                .map(|(name, tid)| (name, proc::own_thread_cpu_seconds(tid)))
+                .map(|thread| {
+                    let seconds = proc::own_thread_cpu_seconds(thread.tid);
+                    (thread, seconds)
+                })
                 .collect(),
             machine: MachineSample::read(),
         })
@@ -374,26 +336,33 @@ impl Watch {
             _ => None,
         };
         let threads: Vec<ThreadUse> = (b.threads.iter())
-            .map(|(name, seconds_after)| {
+            .map(|(thread, seconds_after)| {
                 // A thread that enrolled after the first sample had not run before it.
-                let before =
-                    a.threads.iter().find(|(other, _)| other == name).map_or(0.0, |(_, seconds)| *seconds);
-                ThreadUse { name: name.clone(), busy: (seconds_after - before) / seconds }
+                let before = a.threads.iter().find(|(other, _)| other.tid == thread.tid);
+                let before = before.map_or(0.0, |(_, seconds)| *seconds);
+                ThreadUse {
+                    name: thread.name.clone(),
+                    busy: (seconds_after - before) / seconds,
+                    cpu_idle: b.machine.idle_since(&a.machine, &thread.cpus),
+                }
             })
             .collect();
+        let cpu_seconds = b.own_cpu_seconds - a.own_cpu_seconds;
         let total = (b.machine.total - a.machine.total).max(1) as f64;
         let machine = MachineUse {
-            cpus: b.machine.cpus,
+            cpus: b.machine.cpus.len(),
             busy: (b.machine.busy - a.machine.busy) as f64 / total,
             steal: (b.machine.steal - a.machine.steal) as f64 / total,
+            others: server
+                .as_ref()
+                .map(|server| b.machine.others_since(&a.machine, server.cpu_seconds + cpu_seconds)),
             tcp_memory_bytes: proc::tcp_memory_bytes(),
         };
-        let cpu_seconds = b.own_cpu_seconds - a.own_cpu_seconds;
         let generator = GeneratorUse {
             cpu_seconds,
             cores: cpu_seconds / seconds,
             busy: machine.busy > MACHINE_BUSY_MAX
-                || threads.iter().any(|thread| thread.busy > THREAD_BUSY_MAX),
+                || threads.iter().any(|thread| thread.busy > THREAD_BUSY_MAX || thread.is_short_of_cpu()),
             threads,
         };
         Usage { seconds, server, generator, machine }
@@ -436,29 +405,64 @@ pub(crate) fn percent(share: f64) -> String {
 mod tests {
     use super::*;
 
+    /// The use of CPU between two texts of `/proc/stat`, by a thread that is bound to CPU 1 and took 0.4 of a second.
+    fn used(before: &str, after: &str) -> Usage {
+        let at = Instant::now();
+        let sample = |stat: &str, seconds: f64| Sample {
+            at: at + std::time::Duration::from_secs_f64(seconds),
+            server: Some(ProcessSample { user_seconds: seconds * 0.5, ..ProcessSample::default() }),
+            own_cpu_seconds: seconds * 0.4,
+            threads: vec![(Enrolled { name: "receive 0".into(), tid: 7, cpus: vec![1] }, seconds * 0.4)],
+            machine: proc::parse_machine(stat).unwrap(),
+        };
+        let watch = Watch { server_pid: Some(1), threads: Mutex::default() };
+        watch.between(&sample(before, 0.0), &sample(after, 1.0))
+    }
+
+    #[test]
+    fn a_generator_whose_cpu_others_use_is_short_of_it() {
+        let second = rustix::param::clock_ticks_per_second();
+        let stat = |ticks: [[u64; 3]; 2]| {
+            let line = |name: &str, [user, idle, softirq]: [u64; 3]| {
+                // A second of idle time had passed before.
+                let [user, idle, softirq] = [user, 100 + idle, softirq].map(|percent| percent * second / 100);
+                format!("{name} {user} 0 0 {idle} 0 0 {softirq} 0 0 0\n")
+            };
+            let sum = [0, 1, 2].map(|field| ticks[0][field] + ticks[1][field]);
+            line("cpu ", sum) + &line("cpu0", ticks[0]) + &line("cpu1", ticks[1])
+        };
+        let report = |usage: Usage| {
+            struct Nothing;
+            impl Serialize for Nothing {
+                fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    serializer.serialize_unit()
+                }
+            }
+            impl Figures for Nothing {
+                fn lines(&self) -> Vec<(&'static str, String)> {
+                    Vec::new()
+                }
+            }
+            let report = Report::new("echo", String::new(), Nothing, usage, Vec::new(), Vec::new());
+            (report.generator.busy, report.notes.join("; "))
+        };
+        let before = stat([[0; 3]; 2]);
+        let (busy, notes) = report(used(&before, &stat([[50, 50, 0], [40, 60, 0]])));
+        assert!(!busy && notes.is_empty(), "{notes}");
+        let (busy, notes) = report(used(&before, &stat([[50, 50, 0], [40, 5, 55]])));
+        assert!(busy && notes.contains("where receive 0 is bound to, 5.0 % of the time was idle"), "{notes}");
+        assert!(!notes.contains("other programs"), "{notes}");
+        let (busy, notes) = report(used(&before, &stat([[50, 50, 0], [95, 5, 0]])));
+        assert!(busy && notes.contains("other programs took 27.5 % of the machine"), "{notes}");
+        let (busy, notes) = report(used(&before, &stat([[100, 0, 0], [40, 60, 0]])));
+        assert!(!busy && notes.contains("other programs took 25.0 %"), "{notes}");
+    }
+
     #[test]
     fn numbers_for_people() {
         assert_eq!([micros(1.0), micros(1234.0), micros(2.5e6)], ["1.0 µs", "1.23 ms", "2.50 s"]);
         assert_eq!([quantity(950.0), quantity(12_345.0), quantity(4.56e6)], ["950", "12.3 k", "4.56 M"]);
         assert_eq!([bytes(12.0), bytes(2048.0), bytes(3.0 * 1_048_576.0)], ["12 B", "2.0 KiB", "3.0 MiB"]);
         assert_eq!(percent(0.1234), "12.3 %");
-    }
-
-    #[test]
-    fn quantiles() {
-        let (mut a, mut b) = (latencies(), latencies());
-        for n in 1..=99 {
-            a.record(n * 1000).unwrap();
-        }
-        b.record(100_000).unwrap();
-        let all = Distribution::of(&merge([&a, &b].into_iter()));
-        assert_eq!(all.count, 100);
-        assert!(
-            (all.p50 - 50.0).abs() < 0.1 && (all.p99 - 99.0).abs() < 0.1 && (all.max - 100.0).abs() < 0.1
-        );
-        let (first, last) = (all.percentiles[0], all.percentiles[60]);
-        assert!(first.0 == 0.0 && (first.1 - 1.0).abs() < 0.1 && (last.0 - 0.99999).abs() < 1e-12);
-        assert!((last.1 - 100.0).abs() < 0.1 && all.percentiles.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
-        assert_eq!(Distribution::of(&latencies()).text(), "nothing measured");
     }
 }

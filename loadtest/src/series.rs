@@ -12,7 +12,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::report::{Latencies, latencies};
+use crate::distribution::{Latencies, latencies};
 use crate::stamp::nanos;
 
 /// Intervals of a measurement.

@@ -195,7 +195,32 @@ fn a_sweep_finds_a_rate_and_keeps_its_steps() {
     let found = &json["runs"][0]["knee"];
     assert_eq!((&found["rate"], found["steps"].as_array().unwrap().len()), (&100.0.into(), 2), "{found}");
     assert_eq!(row(&json, "one")["metrics"]["knee_rate"]["median"], 100.0);
+    assert_eq!(found["lower_bound_because"], "the scenario goes no further than 100 messages/s");
+    let lower_bounds = row(&json, "one")["lower_bounds"].as_array().unwrap();
+    assert!(lower_bounds.contains(&"knee_rate".into()), "{json}");
+    let text = text(&output);
+    assert!(text.contains("≥ 100 ") && text.contains("may hold a higher rate: the scenario goes"), "{text}");
     assert_eq!(json["runs"][0]["report"]["figures"]["rate"], 100.0);
+}
+
+#[test]
+fn what_fails_beside_voids_what_it_ran_beside() {
+    let peers = Peers::new("beside").add("one", "", "");
+    let scenario = peers.0.join("beside.toml");
+    // Nobody listens on a port that has just been closed.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let beside = format!(
+        "[[beside]]\ncommand = \"fanout\"\nflags = {{ subscribers = 1, publish-http = \"http://127.0.0.1:{port}/\" }}"
+    );
+    fs::write(&scenario, format!("about = \"a\"\ncommand = \"fanout\"\n[flags]\nstuck = 1\n{beside}"))
+        .unwrap();
+    let (output, json) = compare(&peers, &["--scenario", scenario.to_str().unwrap(), "--rounds", "1"]);
+    assert_status(&output, 2);
+    let run = &json["runs"][0];
+    assert!(run["failure"].as_str().unwrap().starts_with("beside: "), "{run}");
+    assert!(run["report"].is_null(), "{run}");
+    let row = row(&json, "one");
+    assert_eq!((&row["failed"], &row["metrics"]), (&1.into(), &serde_json::json!({})), "{row}");
 }
 
 #[test]
@@ -237,19 +262,38 @@ fn the_list_names_all_there_is() {
 #[test]
 fn limit_compares_with_the_bare_server() {
     let peers = Peers::new("limit").add("one", "", "");
-    let own = ["limit", "--server", "one", "--subscribers", "5", "--outstanding", "1", "--rounds", "1"];
+    let own = ["limit", "--server", "one", "--subscribers", "5", "--outstanding", "1", "--rounds", "2"];
     let (output, json) =
         peers.run(&[&own[..], &["--against", "bare-ring,bare-send-1"], &SHORT[2..]].concat());
     assert_status(&output, 0);
     assert_eq!(json["command"], "limit");
-    assert_eq!(order(&json), ["one 1", "bare-send-ring 1", "bare-send-1 1"]);
+    let pairs = |round| match round {
+        1 => ["one 1", "bare-send-ring 1", "one 1", "bare-send-1 1"],
+        _ => ["bare-send-1 2", "one 2", "bare-send-ring 2", "one 2"],
+    };
+    assert_eq!(order(&json), [pairs(1), pairs(2)].concat(), "each bare server has its run of the server");
+    let variants: Vec<&str> =
+        json["table"].as_array().unwrap().iter().map(|row| row["variant"].as_str().unwrap()).collect();
+    let of = |bare| format!("outstanding=1 against={bare}");
+    assert_eq!(variants, [of("bare-send-ring"), of("bare-send-ring"), of("bare-send-1"), of("bare-send-1")]);
     let ratio = &row(&json, "bare-send-1")["ratio"];
     assert_eq!(ratio["to"], "one");
     let (there, back) = (&ratio["metrics"], &ratio["inverse"]);
     let key = "deliveries_per_second";
-    let product = there[key]["median"].as_f64().unwrap() * back[key]["median"].as_f64().unwrap();
-    assert!((product - 1.0).abs() < 1e-9, "{ratio}");
-    assert!(text(&output).contains("one by it"));
+    // Of the runs beside it, and of no others.
+    let rate = |peer: &str, round: u32| {
+        let mut runs = json["runs"].as_array().unwrap().iter();
+        let of = |run: &&Value| {
+            run["variant"] == of("bare-send-1").as_str() && run["peer"] == peer && run["round"] == round
+        };
+        runs.find(of).unwrap()["report"]["figures"][key].as_f64().unwrap()
+    };
+    let quotients = [1, 2].map(|round| rate("one", round) / rate("bare-send-1", round));
+    let median = f64::midpoint(quotients[0], quotients[1]);
+    assert!((back[key]["median"].as_f64().unwrap() / median - 1.0).abs() < 1e-9, "{ratio}");
+    assert_eq!((&back[key]["count"], &there[key]["count"]), (&2.into(), &2.into()));
+    let text = text(&output);
+    assert!(text.contains("one by it") && text.contains("] of 2 "), "{text}");
 }
 
 #[test]
@@ -275,6 +319,44 @@ fn an_interruption_ends_the_server() {
         fs::read(file).is_ok_and(|all| String::from_utf8_lossy(&all).split('\0').any(|one| one == mine))
     });
     assert_eq!(left.collect::<Vec<_>>(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_was_measured_before_an_interruption_is_there() {
+    let peers = Peers::new("kept").add("one", "", "").add("two", "", "");
+    let [json, page] = ["all.json", "page.html"].map(|name| peers.0.join(name));
+    let words = ["compare", "--scenario", "flood", "--set", "rate=50", "--rounds", "1000"];
+    let files = ["--json", json.to_str().unwrap(), "--html", page.to_str().unwrap()];
+    let words = [&words[..], &SHORT[..10], &files].concat();
+    let mut child = peers.command(&words).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    // The page is written last. If it never is, the child is ended all the same, and the page found empty.
+    while fs::metadata(&page).map_or(0, |meta| meta.len()) == 0 && began.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let document: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    assert_eq!(order(&document)[..2], ["one 1", "two 1"]);
+    assert!(row(&document, "two")["ratio"]["metrics"]["deliveries_per_second"]["count"].as_u64() >= Some(1));
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("flood") && page.trim_end().ends_with("</html>"));
+}
+
+#[test]
+fn tables_are_printed_though_a_file_cannot_be_written() {
+    let peers = Peers::new("unwritable").add("one", "", "");
+    let page = peers.0.join("page.html");
+    // In the way of what is written beside it.
+    fs::create_dir(peers.0.join("page.html.new")).unwrap();
+    let words =
+        ["--scenario", "flood", "--set", "rate=50", "--rounds", "2", "--html", page.to_str().unwrap()];
+    let (output, json) = compare(&peers, &words);
+    assert_status(&output, 2);
+    assert_eq!(order(&json), ["one 1", "one 2"]);
+    let text = text(&output);
+    assert!(text.contains("medians of 2 rounds") && text.contains("cannot write the page"), "{text}");
 }
 
 /// Keys of the table under a heading of the README.

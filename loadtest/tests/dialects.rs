@@ -149,6 +149,38 @@ fn a_closed_loop_by_http() {
 }
 
 #[test]
+fn a_server_that_ends_connections_after_a_response_gets_others() {
+    let flags = ["--subscribers", "5", "--outstanding", "8", "--publishers", "4"];
+    for fault in [Fault::SayGoodbye, Fault::Leave] {
+        let (output, json) = by_post(fault, &flags);
+        assert_accounts(&output, &json, 0, [0; 4]);
+        let count = |name: &str| json["figures"][name].as_u64().unwrap();
+        // The first message of each publisher has a connection already.
+        assert!(
+            (count("published") - 4..=count("published")).contains(&count("reconnects")),
+            "{fault:?}: {json}"
+        );
+        // A publisher learns it once, if a request crosses with the end at all.
+        let resent_max = if fault == Fault::Leave { 4 } else { 0 };
+        assert!(count("resent") <= resent_max, "{fault:?}: {json}");
+        assert!(json["notes"].to_string().contains("the server ends connections"), "{json}");
+    }
+}
+
+#[test]
+fn a_post_without_an_answer_voids_the_run() {
+    let (output, json) =
+        by_post(Fault::Vanish, &["--subscribers", "2", "--outstanding", "4", "--publishers", "2"]);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        (&json["figures"]["published"], &json["figures"]["reconnects"]),
+        (&2.into(), &0.into()),
+        "{json}"
+    );
+    assert!(json["void_because"].to_string().contains("a POST was not answered"), "{json}");
+}
+
+#[test]
 fn what_is_lost_repeated_or_damaged_is_found() {
     let flags = ["--subscribers", "1", "--rate", "1000"];
     for (fault, accounts) in

@@ -24,6 +24,9 @@ fn documented(heading: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
+const DISTRIBUTION: [&str; 10] =
+    ["count", "lower_bounds", "max", "mean", "p50", "p90", "p99", "p999", "percentiles", "waiting"];
+
 /// The README's word for a value's type.
 fn kind(value: &Value) -> &'static str {
     match value {
@@ -35,11 +38,7 @@ fn kind(value: &Value) -> &'static str {
         Value::Array(_) => "strings",
         Value::Object(map) => {
             let keys: Vec<&str> = map.keys().map(String::as_str).collect();
-            if keys == ["count", "max", "mean", "p50", "p90", "p99", "p999", "percentiles"] {
-                "distribution"
-            } else {
-                "object"
-            }
+            if keys == DISTRIBUTION { "distribution" } else { "object" }
         }
     }
 }

@@ -67,6 +67,34 @@ fn open_loop_keeps_its_rate() {
 }
 
 #[test]
+fn messages_that_were_held_back_count_with_the_time_they_had_waited() {
+    let flags =
+        ["--rate", "200", "--payload-bytes", "524288", "--subscribers", "2", "--drain-timeout", "20s"];
+    let (output, json) = load(Fault::Backpressure, "fanout", "/ws/bench", &[&SHORT[..4], &flags].concat());
+    assert_status(&output, 0);
+    let unsent = count(&json, "unsent");
+    assert!(unsent > 0 && count(&json, "published") + unsent == 140, "{json}");
+    let figure = |name: &str, key: &str| json["figures"][name][key].as_u64().unwrap();
+    // 500 ms at 200 per second, sent or not.
+    for (name, each) in [("latency_us", 2), ("last_subscriber_us", 1), ("publish_late_us", 1)] {
+        assert_eq!(figure(name, "count"), 100 * each, "{name} in {json}");
+        assert!((1..=unsent * each).contains(&figure(name, "waiting")), "{name} in {json}");
+        let bounds: Vec<&str> = json["figures"][name]["lower_bounds"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert!(bounds.contains(&"mean") && bounds.contains(&"max"), "{name} in {json}");
+        // The server held them for three seconds.
+        assert!(json["figures"][name]["max"].as_f64().unwrap() > 1e6, "{name} in {json}");
+    }
+    assert_eq!(figure("service_latency_us", "waiting"), 0, "{json}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("max ≥ ") && text.contains(&format!("{unsent} messages that were due")), "{text}");
+}
+
+#[test]
 fn topics_have_their_own_subscribers() {
     let flags = [
         "--topics",

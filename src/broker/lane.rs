@@ -70,6 +70,23 @@ pub struct Lane {
     returned_before: Option<Position>,
 }
 
+/// Which of the two rounds an entry belongs to when it is gathered.
+#[derive(Clone, Copy)]
+struct Rounds {
+    newer: u8,
+    /// What the older round is to have, if there is one.
+    older_end: Option<Position>,
+}
+
+impl Rounds {
+    /// Who has not got what the older round is to have belongs to it.
+    fn enter(self, entry: &mut Entry) -> usize {
+        let is_older = self.older_end.is_some_and(|end| entry.position < end);
+        entry.round = if is_older { 1 - self.newer } else { self.newer };
+        usize::from(entry.round)
+    }
+}
+
 impl Lane {
     /// A lane without subscriptions whose log is readable from `head` on.
     pub fn new(head: Mark) -> Lane {
@@ -164,7 +181,19 @@ impl Lane {
                 return None;
             }
         }
-        Some(Seat::Swept(index(self.next)))
+        Some(self.next_seat())
+    }
+
+    /// The seat that is visited next, in a lap that is under way.
+    pub fn next_seat(&self) -> Seat {
+        Seat::Swept(index(self.next))
+    }
+
+    /// The entries that this lap visits next, `max` of them at most, as far as they lie in a row; and the log.
+    #[inline]
+    pub fn stretch(&mut self, max: usize) -> (&mut [Entry], &View) {
+        let end = self.swept.len().min(self.next + self.remaining.min(max));
+        (&mut self.swept[self.next..end], &self.view)
     }
 
     /// Raises the floor as far as laps have ended and what was gathered in them has left.
@@ -188,25 +217,45 @@ impl Lane {
         }
     }
 
-    /// The entry that [`Lane::next_visit`] named has been visited: goes on to the one after it.
-    pub fn visited(&mut self) {
-        self.next += 1;
+    /// So many entries have been visited, from the one on that [`Lane::next_visit`] named, as far as they lie in a row:
+    /// goes on to the one after them.
+    pub fn visited(&mut self, entries: usize) {
+        self.next += entries;
         if self.next >= self.swept.len() {
             self.next = 0;
         }
-        self.remaining -= 1;
+        self.remaining -= entries;
     }
 
-    /// A swept entry is visited, and what it gets leaves later, together with what its connection gets of other
-    /// topics.
+    /// What a swept entry gets leaves later, together with what its connection gets of other topics.
     pub fn gather(&mut self, seat: Seat) {
-        let (round, pending) = (self.round, self.pending);
-        let entry = self.entry_mut(seat);
-        // Who has not got what the older round is to have belongs to it.
-        let is_older = pending.is_some_and(|pending| entry.position < pending.position);
-        entry.round = if is_older { 1 - round } else { round };
-        let round = usize::from(entry.round);
+        let rounds = self.rounds();
+        let round = rounds.enter(self.entry_mut(seat));
         self.gathered[round] += 1;
+    }
+
+    /// Visits the entries that this lap visits next, `max` of them at most, as far as they lie in a row. Of each
+    /// that has not got all, `gathers` tells whether it is gathered by this visit; at `None` the visits end. Gives
+    /// their number.
+    pub fn gather_next(&mut self, max: usize, mut gathers: impl FnMut(&Entry) -> Option<bool>) -> usize {
+        let (head, rounds) = (self.view.head().position, self.rounds());
+        let end = self.swept.len().min(self.next + self.remaining.min(max));
+        let mut visits = 0;
+        for entry in &mut self.swept[self.next..end] {
+            if entry.position != head {
+                let Some(gathers) = gathers(entry) else { break };
+                if gathers {
+                    self.gathered[rounds.enter(entry)] += 1;
+                }
+            }
+            visits += 1;
+        }
+        self.visited(visits);
+        visits
+    }
+
+    fn rounds(&self) -> Rounds {
+        Rounds { newer: self.round, older_end: self.pending.map(|pending| pending.position) }
     }
 
     /// What a gathered entry gets has left, or can't.
@@ -359,7 +408,7 @@ mod tests {
         for i in 0..3 {
             assert_eq!(lane.next_visit(), Some(Seat::Swept(i)));
             assert_eq!(lane.floor(), Mark::START);
-            lane.visited();
+            lane.visited(1);
         }
         assert_eq!(lane.next_visit(), None);
         assert_eq!(lane.floor(), mark(1));
@@ -373,11 +422,11 @@ mod tests {
         }
         lane.view.apply(mark(1), []);
         lane.next_visit();
-        lane.visited();
+        lane.visited(1);
         lane.view.apply(mark(2), []);
         for _ in 0..2 {
             lane.next_visit().unwrap();
-            lane.visited();
+            lane.visited(1);
         }
         assert_eq!(lane.next_visit(), Some(Seat::Swept(0)));
         assert_eq!(lane.floor(), mark(1));
@@ -450,7 +499,7 @@ mod tests {
                                 has.insert(subscription, head);
                                 lane.entry_mut(seat).position = mark(head).position;
                             }
-                            lane.visited();
+                            lane.visited(1);
                         }
                         None => {
                             for (subscription, seat) in &seats {
@@ -463,13 +512,13 @@ mod tests {
                             }
                         }
                     },
-                    Step::Gather => if let Some(seat) = lane.next_visit() {
-                        let entry = *lane.entry(seat);
-                        if entry.position < mark(head).position && !gathered.contains(&entry.subscription) {
-                            lane.gather(seat);
-                            gathered.push(entry.subscription);
-                        }
-                        lane.visited();
+                    Step::Gather => if lane.next_visit().is_some() {
+                        let visits = lane.gather_next(1, |entry| {
+                            let gathers = !gathered.contains(&entry.subscription);
+                            gathered.extend(gathers.then_some(entry.subscription));
+                            Some(gathers)
+                        });
+                        prop_assert_eq!(visits, 1);
                     },
                     Step::Leave(n, whole) => {
                         if gathered.is_empty() { continue }

@@ -69,7 +69,7 @@ impl<D: Driver> Worker<D> {
         let ready: HashSet<u32> = self.ready.iter().copied().collect();
         let to_flush: HashSet<u32> = self.to_flush.iter().copied().collect();
         let resumed: HashSet<u32> = self.resumed.iter().copied().collect();
-        let gathered: HashSet<u32> = self.gathered.iter().copied().collect();
+        let gathered: HashSet<u32> = self.gathered.slots.iter().copied().collect();
         let (mut live, mut surplus) = (0, 0);
         for slot in 0..self.connections.slots() {
             let phase = self.connections.phase(slot);

@@ -5,15 +5,15 @@
 //! that were dirty when the first was gathered have been gone through, the connections are sent to, oldest first. Laps
 //! go on meanwhile, but a lane's floor says what has left and not what was gathered.
 
-use std::io::IoSlice;
+use std::{collections::VecDeque, io::IoSlice};
 
 use smallvec::SmallVec;
 
 use super::{
-    connections::Flag,
+    connections::{Flag, Hot},
     driver::{Driver, End, Sent},
     farewell::Why,
-    lanes::{NONE, low},
+    lanes::{NONE, link_gathered, low},
     sweep::{VISIT_BYTES, VISIT_RUNS},
     worker::Worker,
 };
@@ -36,32 +36,59 @@ struct Share {
 
 type Shares = SmallVec<[Share; VISIT_RUNS]>;
 
-impl<D: Driver> Worker<D> {
-    /// A visit of a swept entry: what its connection gets of this topic leaves with what it gets of others.
-    pub(super) fn gather(&mut self, slot: u32, subscription: u32) {
-        self.lanes.gather(subscription, &mut self.connections.warm(slot).last_gathered);
-        self.list_gathered(slot);
-    }
+/// Connections that something is gathered for, oldest first.
+#[derive(Default)]
+pub struct Gathered {
+    /// Their slots.
+    pub(super) slots: VecDeque<u32>,
+    /// Dirty lanes to go through before the first of them is sent to.
+    lanes_left: usize,
+}
 
-    fn list_gathered(&mut self, slot: u32) {
-        let hot = self.connections.hot(slot);
+impl Gathered {
+    /// Lists a connection, if it is not; so many lanes are dirty.
+    #[inline]
+    fn list(&mut self, slot: u32, hot: &mut Hot, dirty: usize) {
         if hot.is(Flag::ListedGathered) {
             return;
         }
         hot.set(Flag::ListedGathered);
-        if self.gathered.is_empty() {
-            self.lanes_to_gather = self.dirty.len();
+        if self.slots.is_empty() {
+            self.lanes_left = dirty;
         }
-        self.gathered.push_back(slot);
+        self.slots.push_back(slot);
+    }
+
+    /// A dirty lane has been gone through, or a slice of it.
+    pub(super) fn lane_done(&mut self) {
+        self.lanes_left = self.lanes_left.saturating_sub(1);
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    /// Visits swept entries in a row, `max` at most, as long as their connections have several topics: what they get of
+    /// this topic leaves with what they get of others. Gives the number of visits.
+    pub(super) fn visit_several(&mut self, lane: u32, max: usize) -> usize {
+        let Worker { lanes, connections, gathered, dirty, .. } = self;
+        let (lane, subscriptions) = lanes.lane_and_subscriptions(lane);
+        lane.gather_next(max, |entry| {
+            let slot = entry.connection;
+            let hot = connections.hot(slot);
+            if !hot.is(Flag::Several) {
+                return None;
+            }
+            gathered.list(slot, hot, dirty.len());
+            Some(link_gathered(subscriptions, entry.subscription, &mut connections.warm(slot).last_gathered))
+        })
     }
 
     /// A slice of sends, once the lanes have been gone through.
     pub(super) fn send_some_gathered(&mut self) {
-        if self.lanes_to_gather > 0 && !self.dirty.is_empty() {
+        if self.gathered.lanes_left > 0 && !self.dirty.is_empty() {
             return;
         }
-        for _ in 0..self.gathered.len().min(self.shared.settings.slice_sends) {
-            let Some(slot) = self.gathered.pop_front() else { return };
+        for _ in 0..self.gathered.slots.len().min(self.shared.settings.slice_sends) {
+            let Some(slot) = self.gathered.slots.pop_front() else { return };
             if self.connections.hot(slot).clear(Flag::ListedGathered) {
                 self.send_gathered(slot);
             }
@@ -190,7 +217,7 @@ impl<D: Driver> Worker<D> {
 
     fn list_if_gathered(&mut self, slot: u32) {
         if self.connections.warm(slot).last_gathered != NONE {
-            self.list_gathered(slot);
+            self.gathered.list(slot, self.connections.hot(slot), self.dirty.len());
         }
     }
 

@@ -273,20 +273,18 @@ impl Lanes {
     }
 
     /// Puts a swept subscription behind those that its connection has gathered, of which `last` is the newest.
-    #[inline]
     pub fn gather(&mut self, key: u32, last: &mut u32) {
-        if self.subscriptions[key as usize].next_gathered != APART {
-            return;
+        let Lanes { records, subscriptions, .. } = self;
+        if link_gathered(subscriptions, key, last) {
+            let subscription = &subscriptions[key as usize];
+            let seat = subscription.seat.expect("what is gathered has a seat");
+            records[subscription.lane as usize].lane.gather(seat);
         }
-        let first = match *last {
-            NONE => key,
-            last => std::mem::replace(&mut self.subscriptions[last as usize].next_gathered, key),
-        };
-        let subscription = &mut self.subscriptions[key as usize];
-        subscription.next_gathered = first;
-        let seat = subscription.seat.expect("what is gathered has a seat");
-        self.records[subscription.lane as usize].lane.gather(seat);
-        *last = key;
+    }
+
+    /// A lane, beside all subscriptions.
+    pub fn lane_and_subscriptions(&mut self, lane: u32) -> (&mut Lane, &mut Slab<Subscription>) {
+        (&mut self.records[lane as usize].lane, &mut self.subscriptions)
     }
 
     /// Takes the oldest of those that a connection has gathered; gives its lane and seat as well.
@@ -393,6 +391,23 @@ impl Lanes {
             .lane
             .remove(seat, |moved, seat| subscriptions[moved as usize].seat = Some(seat))
     }
+}
+
+/// Puts a subscription behind those that its connection has gathered, of which `last` is the newest. False: it is one
+/// of them already.
+#[inline]
+pub fn link_gathered(subscriptions: &mut Slab<Subscription>, key: u32, last: &mut u32) -> bool {
+    let next = &mut subscriptions[key as usize].next_gathered;
+    if *next != APART {
+        return false;
+    }
+    *next = key;
+    if *last != NONE {
+        let first = std::mem::replace(&mut subscriptions[*last as usize].next_gathered, key);
+        subscriptions[key as usize].next_gathered = first;
+    }
+    *last = key;
+    true
 }
 
 /// The low bits of a mark's offset, as an entry has them.

@@ -35,22 +35,38 @@ const REST_COPIED_BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct InFlight {
     lane: u32,
-    slot: u32,
-    subscription: u32,
     /// The entry before the send.
     before: Entry,
     asked: usize,
+}
+
+/// What is left of a slice.
+struct Slice {
+    sends: usize,
+    visits: usize,
+}
+
+/// What ends a row of visits that are like most.
+enum Met {
+    /// The end of the slice, or of what lies in a row.
+    Nothing,
+    /// Another kind of visit.
+    Special,
+    /// A connection with several topics.
+    Several,
+    /// A send that did not take all that it was given.
+    Short { asked: usize, sent: Sent },
 }
 
 impl<D: Driver> Worker<D> {
     /// One slice: the first dirty lane, from where its ring stood, then the next, until 64 sends. A lane
     /// that is not finished goes to the end of the queue.
     pub(super) fn sweep(&mut self) {
-        let (mut sends, mut visits) = (0, 0);
+        let mut slice = Slice { sends: self.shared.settings.slice_sends, visits: SLICE_VISITS };
         while let Some(&lane) = self.dirty.front() {
-            let finished = self.sweep_lane(lane, &mut sends, &mut visits);
+            let finished = self.sweep_lane(lane, &mut slice);
             self.dirty.pop_front();
-            self.lanes_to_gather = self.lanes_to_gather.saturating_sub(1);
+            self.gathered.lane_done();
             if !finished {
                 self.dirty.push_back(lane);
                 break;
@@ -64,68 +80,98 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Visits until the lane rests (true) or the slice is over (false).
-    fn sweep_lane(&mut self, lane: u32, sends: &mut usize, visits: &mut usize) -> bool {
+    fn sweep_lane(&mut self, lane: u32, slice: &mut Slice) -> bool {
         loop {
             let Some(record) = self.lanes.get(lane) else { return true };
             let floor = record.lane.floor();
-            let next = record.lane.next_visit();
+            let rests = record.lane.next_visit().is_none();
             if record.lane.floor() != floor {
                 self.lap_done(lane);
             }
-            let Some(seat) = next else { return true };
-            if *sends >= self.shared.settings.slice_sends || *visits >= SLICE_VISITS {
+            if rests {
+                return true;
+            }
+            if slice.sends == 0 || slice.visits == 0 {
                 return false;
             }
-            *visits += 1;
-            if self.visit(lane, seat) {
-                *sends += 1;
+            match self.visit_most(lane, slice) {
+                Met::Nothing => {}
+                Met::Several => slice.visits -= self.visit_several(lane, slice.visits),
+                Met::Special => {
+                    let seat = self.lanes.at(lane).lane.next_seat();
+                    slice.visits -= 1;
+                    slice.sends -= usize::from(self.visit_special(lane, seat));
+                }
+                Met::Short { asked, sent } => {
+                    let lane_of = &self.lanes.at(lane).lane;
+                    let seat = lane_of.next_seat();
+                    let slot = lane_of.entry(seat).connection;
+                    slice.visits -= 1;
+                    slice.sends -= 1;
+                    self.settle(lane, seat, asked, sent);
+                    self.visited_if_done(lane, seat, slot);
+                }
             }
         }
     }
 
-    /// Visits one swept entry. True if something was sent.
+    /// Visits swept entries in a row, as long as they are like most: one run up to the head, which the socket takes
+    /// whole.
     ///
-    /// Nearly all visits are what stands here: one run up to the head, which the socket takes whole. Everything else
-    /// is behind calls, so that this needs few registers and no stack.
-    #[inline]
-    fn visit(&mut self, lane: u32, seat: Seat) -> bool {
-        let record = self.lanes.at(lane);
-        let &Entry { position, offset_low, connection: slot, subscription, holes, .. } =
-            record.lane.entry(seat);
-        let head = record.lane.view.head();
-        if position == head.position {
-            record.lane.visited();
-            return false;
-        }
-        let hot = self.connections.hot(slot);
-        if holes || hot.is_special() || self.shared.settings.slow_consumer == SlowConsumer::Latest {
-            if !hot.is(Flag::Several) {
-                return self.visit_special(lane, seat);
+    /// This is the loop that a broadcast spends its time in. A system call leaves so little of its caller in the
+    /// caches that each further page of code and line of data which a visit touches is a miss: so the driver's send
+    /// is part of this function, counts are kept in registers, and everything else is outside.
+    #[inline(never)]
+    fn visit_most(&mut self, lane: u32, slice: &mut Slice) -> Met {
+        let Worker { lanes, connections, driver, in_flight, shared, id, .. } = self;
+        let (entries, view) = lanes.at(lane).lane.stretch(slice.visits);
+        let head = view.head();
+        let latest = shared.settings.slow_consumer == SlowConsumer::Latest;
+        let (mut from, mut run) = (head.position, &[][..]);
+        let (mut visited, mut sends, mut bytes, mut deliveries) = (0, 0, 0, 0);
+        let mut met = Met::Nothing;
+        for entry in entries {
+            if entry.position != head.position {
+                if sends == slice.sends {
+                    break;
+                }
+                let hot = connections.hot(entry.connection);
+                if entry.holes || latest || hot.is_special() {
+                    met = if hot.is(Flag::Several) { Met::Several } else { Met::Special };
+                    break;
+                }
+                if entry.position != from {
+                    (from, run) = (entry.position, view.first_run(entry.position));
+                    if run.len() as u64 != head.position.since(from) {
+                        met = Met::Special;
+                        break;
+                    }
+                }
+                let sent = driver.queue(entry.connection, run);
+                if sent == Sent::Queued {
+                    hot.set(Flag::InFlight);
+                    in_flight.push(InFlight { lane, before: *entry, asked: run.len() });
+                } else if sent == Sent::Bytes(run.len()) {
+                    hot.clear(Flag::Stalled);
+                } else {
+                    met = Met::Short { asked: run.len(), sent };
+                    break;
+                }
+                sends += 1;
+                bytes += run.len() as u64;
+                deliveries += u64::from(low(head).wrapping_sub(entry.offset_low));
+                (entry.position, entry.offset_low) = (head.position, low(head));
             }
-            record.lane.visited();
-            self.gather(slot, subscription);
-            return false;
+            visited += 1;
         }
-        let run = record.lane.view.first_run(position);
-        let asked = run.len();
-        if asked as u64 != head.position.since(position) {
-            return self.visit_special(lane, seat);
-        }
-        let sent = self.driver.queue(slot, run);
-        if sent != Sent::Bytes(asked) {
-            self.settle(lane, seat, asked, sent);
-            self.visited_if_done(lane, seat, slot);
-            return true;
-        }
-        let stats = &self.shared.stats[self.id.index()];
-        stats.sends.add(1);
-        stats.bytes_sent.add(asked as u64);
-        stats.deliveries.add(u64::from(low(head).wrapping_sub(offset_low)));
-        hot.clear(Flag::Stalled);
-        let entry = record.lane.entry_mut(seat);
-        (entry.position, entry.offset_low) = (head.position, low(head));
-        record.lane.visited();
-        true
+        lanes.at(lane).lane.visited(visited);
+        slice.visits -= visited;
+        slice.sends -= sends;
+        let stats = &shared.stats[id.index()];
+        stats.sends.add(sends as u64);
+        stats.deliveries.add(deliveries);
+        stats.bytes_sent.add(bytes);
+        met
     }
 
     /// A visit that is not like most.
@@ -163,7 +209,7 @@ impl<D: Driver> Worker<D> {
         let record = self.lanes.at(lane);
         let head = record.lane.view.head().position;
         if record.lane.get(seat).is_some_and(|now| now.connection == slot && now.position == head) {
-            record.lane.visited();
+            record.lane.visited(1);
         }
     }
 
@@ -235,13 +281,8 @@ impl<D: Driver> Worker<D> {
             Sent::Refused => 0,
             Sent::Queued => {
                 self.connections.hot(slot).set(Flag::InFlight);
-                self.in_flight.push(InFlight {
-                    lane,
-                    slot,
-                    subscription: before.subscription,
-                    before,
-                    asked,
-                });
+                self.in_flight.push(InFlight { lane, before, asked });
+                self.count_send(asked, asked);
                 self.advance(lane, seat, before, asked);
                 return;
             }
@@ -313,34 +354,33 @@ impl<D: Driver> Worker<D> {
         // Logs are trimmed between slices only, so the bytes lie where they lay.
         let runs = self.in_flight.iter().map(|in_flight| {
             let run = self.lanes.view(in_flight.lane).first_run(in_flight.before.position);
-            (in_flight.slot, &run[..in_flight.asked])
+            (in_flight.before.connection, &run[..in_flight.asked])
         });
         self.driver.submit(runs, &mut outcomes);
         let mut settled = std::mem::take(&mut self.in_flight);
-        for in_flight in settled.drain(..) {
-            self.connections.hot(in_flight.slot).clear(Flag::InFlight);
-            let outcome = outcomes.iter().find(|(slot, _)| *slot == in_flight.slot);
-            let sent = outcome.map_or(Sent::Bytes(in_flight.asked), |(_, sent)| *sent);
-            self.count_send(if let Sent::Bytes(bytes) = sent { bytes } else { 0 }, in_flight.asked);
-            if sent == Sent::Bytes(in_flight.asked) {
-                self.connections.hot(in_flight.slot).clear(Flag::Stalled);
+        for InFlight { before, asked, .. } in settled.drain(..) {
+            let slot = before.connection;
+            let hot = self.connections.hot(slot);
+            hot.clear(Flag::InFlight);
+            let Some(&(_, sent)) = outcomes.iter().find(|(of, _)| *of == slot) else {
+                hot.clear(Flag::Stalled);
+                continue;
+            };
+            let taken = if let Sent::Bytes(bytes) = sent { bytes } else { 0 };
+            let stats = self.stats();
+            stats.bytes_sent.take_back((asked - taken) as u64);
+            stats.sends_refused.add(1);
+            let Some((lane, seat)) = self.lanes.seat(before.subscription) else { continue };
+            let entry = self.lanes.at(lane).lane.entry_mut(seat);
+            let delivered = entry.offset_low.wrapping_sub(before.offset_low);
+            *entry = before;
+            self.stats().deliveries.take_back(u64::from(delivered));
+            if sent == Sent::Failed {
+                self.end(slot, End::Reset, Why::Reset);
                 continue;
             }
-            let Some((lane, seat)) = self.lanes.seat(in_flight.subscription) else { continue };
-            let delivered =
-                self.lanes.at(lane).lane.entry(seat).offset_low.wrapping_sub(in_flight.before.offset_low);
-            self.stats().deliveries.take_back(u64::from(delivered));
-            *self.lanes.at(lane).lane.entry_mut(seat) = in_flight.before;
-            match sent {
-                Sent::Failed => self.end(in_flight.slot, End::Reset, Why::Reset),
-                Sent::Bytes(taken) => {
-                    self.advance(lane, seat, in_flight.before, taken);
-                    self.refused(in_flight.slot, in_flight.subscription, seat, true);
-                }
-                Sent::Refused | Sent::Queued => {
-                    self.refused(in_flight.slot, in_flight.subscription, seat, false);
-                }
-            }
+            self.advance(lane, seat, before, taken);
+            self.refused(slot, before.subscription, seat, taken > 0);
         }
         outcomes.clear();
         self.outcomes = outcomes;

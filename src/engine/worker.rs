@@ -24,6 +24,7 @@ use super::{
     deadlines::Deadlines,
     driver::{Driver, End, Event, Sent},
     farewell::Why,
+    gather::Gathered,
     lanes::Lanes,
     mail::Batch,
     mailboxes::Patience,
@@ -76,9 +77,7 @@ pub struct Worker<D: Driver> {
     /// Lanes to sweep.
     pub(super) dirty: VecDeque<u32>,
     /// Connections that something is gathered for.
-    pub(super) gathered: VecDeque<u32>,
-    /// Dirty lanes to go through before what is gathered leaves.
-    pub(super) lanes_to_gather: usize,
+    pub(super) gathered: Gathered,
     /// Lanes whose home must be told their floor.
     pub(super) floors: Vec<u32>,
     /// Lanes that may have segments or may go, with the time to look at them again.
@@ -130,8 +129,7 @@ impl<D: Driver> Worker<D> {
             ready: VecDeque::new(),
             to_flush: VecDeque::new(),
             dirty: VecDeque::new(),
-            gathered: VecDeque::new(),
-            lanes_to_gather: 0,
+            gathered: Gathered::default(),
             floors: Vec::new(),
             quiet: VecDeque::new(),
             resumed: Vec::new(),
@@ -264,7 +262,7 @@ impl<D: Driver> Worker<D> {
         !self.ready.is_empty()
             || !self.to_flush.is_empty()
             || !self.dirty.is_empty()
-            || !self.gathered.is_empty()
+            || !self.gathered.slots.is_empty()
             || !self.resumed.is_empty()
             || !self.refused.is_empty()
             || !self.errors.is_empty()

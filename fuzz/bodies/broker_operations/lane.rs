@@ -125,7 +125,7 @@ impl LaneRecord {
 
         self.lane.entry_mut(seat).position = end.position;
         if taken == bytes.len() {
-            self.lane.visited();
+            self.lane.visited(1);
         } else {
             let entry = self.remove(seat);
             let seat = self.lane.insert_behind(entry);

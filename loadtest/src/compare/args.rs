@@ -41,7 +41,7 @@ pub(crate) struct Series {
     /// to standard error
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
-    /// Write everything as one HTML page
+    /// Write everything as one HTML page, again after each round
     #[arg(long, value_name = "FILE")]
     pub(super) html: Option<PathBuf>,
     /// Where the directories of the peers are [default: $STENTOR_PEERS, or loadtest/peers here or above]
@@ -76,7 +76,8 @@ pub(crate) struct CompareArgs {
 /// `stentor-load limit`
 ///
 /// The bare server (`stentor-load bare`) does nothing but send one prepared frame to every socket: what it costs is
-/// what the machine asks for a delivery. It is interleaved with the server, pair by pair.
+/// what the machine asks for a delivery. Each run of a bare server is the neighbour of one of the server: ratios are
+/// within these pairs, and who is first changes from round to round.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LimitArgs {
     /// The server: a name in the peers' directory, a directory with a peer.toml, or such a file

@@ -68,6 +68,7 @@ fn row_object(plan: &Plan, row: &Row) -> Json {
         "failed": row.failed,
         "lost": row.lost,
         "generator_busy": row.generator_busy,
+        "lower_bounds": row.lower_bounds,
         "metrics": spreads(&row.metrics),
         "ratio": ratio,
     })

@@ -2,7 +2,9 @@
 //!
 //! Each step is a run of its own with a fresh server: one that has been overrun owes messages, and would be
 //! measured paying them back. A rate is held if the run is valid, every message that was due was sent, and the 99th
-//! percentile of latency (from the due time) is within the bound.
+//! percentile of latency (from the due time) is within the bound. Only a rate that the server did not hold bounds it
+//! from above: where the generator was the bottleneck, a run failed or the scenario went no further, the rate found is
+//! a lower bound.
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -17,6 +19,8 @@ pub(super) struct KneeFound {
     pub(super) rate: f64,
     /// The 99th percentile of latency at that rate, in µs.
     pub(super) p99_us: Option<f64>,
+    /// What ended the sweep, if it was not the server: it may hold more.
+    pub(super) lower_bound_because: Option<String>,
     /// All steps, in order.
     pub(super) steps: Vec<Step>,
 }
@@ -33,6 +37,9 @@ pub(super) struct Step {
     latency_p99_us: Option<f64>,
     server_cpu_us_per_delivery: Option<f64>,
     generator_busy: Option<bool>,
+    /// There is no report.
+    #[serde(skip)]
+    failed: bool,
 }
 
 impl Step {
@@ -60,6 +67,19 @@ impl Step {
             latency_p99_us: p99,
             server_cpu_us_per_delivery: figures["server_cpu_us_per_delivery"].as_f64(),
             generator_busy: report["generator"]["busy"].as_bool(),
+            failed: outcome.report.is_none(),
+        }
+    }
+
+    /// Why it says nothing of the server that it was not held.
+    fn excuse(&self) -> Option<String> {
+        let (rate, why) = (self.rate, self.why.as_deref()?);
+        if self.failed {
+            Some(format!("the run at {rate} messages/s {why}"))
+        } else if self.generator_busy == Some(true) {
+            Some(format!("at {rate} messages/s the generator was the bottleneck ({why})"))
+        } else {
+            None
         }
     }
 }
@@ -107,8 +127,14 @@ pub(super) fn sweep(knee: &Knee, mut measure: impl FnMut(f64) -> Outcome) -> Out
             }
         }
     }
+    let refused = found.steps.iter().filter(|step| !step.held).min_by(|a, b| a.rate.total_cmp(&b.rate));
+    found.lower_bound_because = match refused {
+        None => Some(format!("the scenario goes no further than {} messages/s", knee.rate_max)),
+        Some(step) => step.excuse(),
+    };
     if found.rate == 0.0 {
-        let why = found.steps[0].why.clone().unwrap_or_default();
+        let why =
+            found.lower_bound_because.clone().or_else(|| found.steps[0].why.clone()).unwrap_or_default();
         best = Outcome::failed(format!("not even {} messages/s were held: {why}", knee.rate_from));
     }
     best.knee = Some(found);
@@ -144,16 +170,43 @@ mod tests {
         assert_eq!(rates[..6], [100.0, 200.0, 400.0, 800.0, 1600.0, 1131.0]);
         assert_eq!(rates.len(), 9);
         assert_eq!(knee.steps[4].why.as_deref(), Some("p99 20.00 ms"));
+        assert_eq!(knee.lower_bound_because, None, "it was the server");
     }
 
     #[test]
     fn a_server_may_hold_all_or_nothing() {
         let knee = sweep(&KNEE, server(f64::INFINITY)).knee.unwrap();
         assert_eq!((knee.rate, knee.steps.len()), (10_000.0, 8));
+        let because = knee.lower_bound_because.unwrap();
+        assert_eq!(because, "the scenario goes no further than 10000 messages/s");
         let nothing = sweep(&KNEE, server(0.0));
         assert_eq!(nothing.failure.unwrap(), "not even 100 messages/s were held: p99 20.00 ms");
         let knee = nothing.knee.unwrap();
         assert_eq!((knee.rate, knee.steps.len()), (0.0, 1));
+    }
+
+    #[test]
+    fn what_the_server_did_not_limit_is_a_lower_bound() {
+        let because = |limit: f64, beyond: fn() -> Outcome| {
+            let mut held = server(f64::INFINITY);
+            let knee = sweep(&KNEE, |rate| if rate <= limit { held(rate) } else { beyond() }).knee.unwrap();
+            assert!((limit * 0.9..=limit).contains(&knee.rate), "{knee:?}");
+            knee.lower_bound_because.unwrap()
+        };
+        let busy = || Outcome {
+            report: Some(json!({
+                "verdict": "valid", "void_because": [], "generator": {"busy": true},
+                "figures": {"unsent": 0, "latency_us": {"p99": 20_000.0}},
+            })),
+            ..Outcome::default()
+        };
+        let text = because(1000.0, busy);
+        assert!(text.contains("the generator was the bottleneck (p99 20.00 ms)"), "{text}");
+        let text = because(1000.0, || Outcome::failed("no port is free"));
+        assert!(text.ends_with(" messages/s failed: no port is free"), "{text}");
+        let nothing = sweep(&KNEE, |_| busy());
+        let text = nothing.failure.unwrap();
+        assert!(text.contains("not even 100 messages/s") && text.contains("generator"), "{text}");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What `limit` runs: the server against the bare server, with the bare servers that fit each load.
 //!
+//! Each bare server has a variant of its own, with the server beside it: so the two runs of a pair are neighbours, and
+//! no ratio is between runs that are minutes apart.
+//!
 //! The bare servers are peers like any other; their command is this program's own `bare`.
 
 use std::env;
@@ -9,7 +12,7 @@ use super::flags::{Flags, Value};
 use super::load::Load;
 use super::peer::{self, Peer};
 use super::placement::Placement;
-use super::plan::{Contender, Plan, variants};
+use super::plan::{Contender, Plan, Variant, variants};
 use super::scenario::Scenario;
 use crate::failure::Failure;
 
@@ -116,22 +119,22 @@ pub(super) fn plan(args: &LimitArgs) -> Result<Plan, Failure> {
         for &payload_bytes in &args.payload_bytes {
             let scenario = scenario(args, subscribers, payload_bytes);
             let index = plan.scenarios.len();
-            for mut variant in variants(index, &scenario, &plan.placements) {
+            for variant in variants(index, &scenario, &plan.placements) {
                 let outstanding = match variant.flags.get("outstanding") {
                     Some(Value::Whole(count)) => u32::try_from(*count).ok(),
                     _ => None,
                 };
                 let against = if asked.is_empty() { fitting(outstanding) } else { asked.clone() };
-                variant.peers.push(0);
                 for bare in against {
+                    let words = [variant.name.clone(), format!("against={}", bare.name())];
+                    let name = words.join(" ").trim_start().to_string();
                     let known = bares.iter().position(|known| *known == bare).unwrap_or_else(|| {
                         plan.peers.push(Contender::new(bare.peer(&program)));
                         bares.push(bare);
                         bares.len() - 1
                     });
-                    variant.peers.push(1 + known);
+                    plan.variants.push(Variant { name, peers: vec![0, 1 + known], ..variant.clone() });
                 }
-                plan.variants.push(variant);
             }
             plan.scenarios.push(scenario);
         }

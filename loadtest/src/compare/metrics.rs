@@ -1,6 +1,6 @@
 //! The figures of a run that a comparison compares, by name, read from its report; medians and ratios of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -165,7 +165,25 @@ pub(super) fn read(load: Load, outcome: &Outcome) -> BTreeMap<&'static str, f64>
     metrics
 }
 
-/// Median and range of several runs.
+/// Metrics of a valid run that are lower bounds: rates that the generator limited, quantiles that messages which were
+/// still waiting may have moved, and the rate of a sweep that something else than the server ended.
+pub(super) fn lower_bounds(load: Load, outcome: &Outcome) -> BTreeSet<&'static str> {
+    let Some(report) = outcome.report.as_ref().filter(|_| outcome.valid()) else { return BTreeSet::new() };
+    let busy = report["generator"]["busy"] == true;
+    let is_one = |metric: &&Metric| match metric.name.split_once('.') {
+        Some((name, quantile)) => {
+            let named = report["figures"][name]["lower_bounds"].as_array();
+            named.into_iter().flatten().any(|one| one == quantile)
+        }
+        None => busy && metric.unit == Unit::Rate,
+    };
+    let mut found: BTreeSet<_> = of_load(load).iter().filter(is_one).map(|metric| metric.name).collect();
+    let knee = outcome.knee.as_ref();
+    found.extend(knee.and_then(|knee| knee.lower_bound_because.as_ref()).map(|_| "knee_rate"));
+    found
+}
+
+/// Median and range of several runs, or of ratios of several pairs of them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Spread {
     /// The middle one, or the mean of the two in the middle.
@@ -174,6 +192,8 @@ pub(super) struct Spread {
     pub(super) min: f64,
     /// The greatest.
     pub(super) max: f64,
+    /// How many there are.
+    pub(super) count: usize,
 }
 
 impl Spread {
@@ -187,7 +207,7 @@ impl Spread {
         } else {
             f64::midpoint(values[middle - 1], values[middle])
         };
-        Some(Self { median, min, max })
+        Some(Self { median, min, max, count: values.len() })
     }
 }
 
@@ -215,15 +235,16 @@ pub(super) fn quotients(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::knee::KneeFound;
     use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
     fn medians_and_ranges() {
-        let spread = |median, min, max| Some(Spread { median, min, max });
-        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0));
-        assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 8.0]), spread(3.0, 1.0, 8.0));
-        assert_eq!(Spread::of(vec![5.0]), spread(5.0, 5.0, 5.0));
+        let spread = |median, min, max, count| Some(Spread { median, min, max, count });
+        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0, 3));
+        assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 8.0]), spread(3.0, 1.0, 8.0, 4));
+        assert_eq!(Spread::of(vec![5.0]), spread(5.0, 5.0, 5.0, 1));
         assert_eq!(Spread::of(vec![]), None);
     }
 
@@ -231,7 +252,7 @@ mod tests {
         /// Half of the values are on either side of the median, and all within the range.
         #[test]
         fn medians_divide(values in prop::collection::vec(-1e6f64..1e6, 1..40)) {
-            let Spread { median, min, max } = Spread::of(values.clone()).unwrap();
+            let Spread { median, min, max, .. } = Spread::of(values.clone()).unwrap();
             let below = values.iter().filter(|value| **value < median).count();
             let above = values.iter().filter(|value| **value > median).count();
             prop_assert!(below <= values.len() / 2 && above <= values.len() / 2);
@@ -262,5 +283,23 @@ mod tests {
         let nothing = json!({"figures": {"latency_us": {"p50": 0.0, "count": 0}}});
         assert_eq!(at(&nothing, "latency_us.p50"), None);
         assert!(read(Load::Echo, &outcome("void")).is_empty());
+    }
+
+    #[test]
+    fn lower_bounds_are_named() {
+        let outcome = |verdict: &str, busy: bool, because: Option<&str>| Outcome {
+            report: Some(json!({
+                "verdict": verdict,
+                "figures": {"latency_us": {"lower_bounds": ["mean", "p99", "max"]}, "last_subscriber_us": {"lower_bounds": []}},
+                "generator": {"busy": busy},
+            })),
+            knee: Some(KneeFound { lower_bound_because: because.map(Into::into), ..KneeFound::default() }),
+            ..Outcome::default()
+        };
+        let of = |outcome: Outcome| Vec::from_iter(lower_bounds(Load::Fanout, &outcome));
+        assert_eq!(of(outcome("valid", false, None)), ["latency_us.p99"]);
+        let all = ["deliveries_per_second", "knee_rate", "latency_us.p99"];
+        assert_eq!(of(outcome("valid", true, Some("rate_max"))), all);
+        assert!(of(outcome("void", true, Some("rate_max"))).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! What is run, and in which order.
 //!
-//! Within a round every variant is run with every peer, one after the other, and the peers change places from round
-//! to round: what the machine does meanwhile befalls all alike.
+//! Within a round every variant is run with every peer, one after the other. From round to round the peers change
+//! places, and the variants go forth and back: what the machine does meanwhile befalls all alike.
 
 use super::flags::Flags;
 use super::peer::Peer;
@@ -48,11 +48,11 @@ impl Contender {
 }
 
 /// A scenario with one value of what varies.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Variant {
     /// Index of the scenario.
     pub(super) scenario: usize,
-    /// Empty, or `outstanding=8`, or `outstanding=8 placement=free`.
+    /// Empty, or `outstanding=8`, or `outstanding=8 placement=free against=bare-send-8`.
     pub(super) name: String,
     /// All flags of the scenario.
     pub(super) flags: Flags,
@@ -103,8 +103,12 @@ impl Plan {
     pub(super) fn runs(&self) -> Vec<Run> {
         let mut runs = Vec::new();
         for round in 1..=self.rounds {
-            for (variant, described) in self.variants.iter().enumerate() {
-                let mut peers = described.peers.clone();
+            let mut variants: Vec<usize> = (0..self.variants.len()).collect();
+            if round % 2 == 0 {
+                variants.reverse();
+            }
+            for variant in variants {
+                let mut peers = self.variants[variant].peers.clone();
                 let places = peers.len().max(1);
                 peers.rotate_left((round - 1) as usize % places);
                 runs.extend(peers.into_iter().map(|peer| Run { round, variant, peer }));
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_take_turns_and_change_places() {
+    fn peers_change_places_and_variants_go_forth_and_back() {
         let scenario = scenario(Some(("rate".into(), vec![Value::Whole(1), Value::Whole(2)])));
         let mut variants = variants(0, &scenario, &[Placement::Free]);
         variants[0].peers = vec![0, 1, 2];
@@ -190,7 +194,7 @@ mod tests {
             plan.runs().into_iter().map(|run| (run.round, run.variant, run.peer)).collect();
         let rounds = [
             [(1, 0, 0), (1, 0, 1), (1, 0, 2), (1, 1, 0), (1, 1, 2)],
-            [(2, 0, 1), (2, 0, 2), (2, 0, 0), (2, 1, 2), (2, 1, 0)],
+            [(2, 1, 2), (2, 1, 0), (2, 0, 1), (2, 0, 2), (2, 0, 0)],
             [(3, 0, 2), (3, 0, 0), (3, 0, 1), (3, 1, 0), (3, 1, 2)],
         ];
         assert_eq!(order, rounds.concat());

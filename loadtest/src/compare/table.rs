@@ -2,7 +2,7 @@
 //!
 //! Void and failed runs are counted, and are not in the medians. A ratio is between two runs of the same round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use serde_json::Value as Json;
@@ -28,6 +28,8 @@ pub(super) struct Row {
     pub(super) lost: u64,
     /// The generator was the bottleneck of at least one valid run.
     pub(super) generator_busy: bool,
+    /// Metrics that are lower bounds in at least one valid run.
+    pub(super) lower_bounds: BTreeSet<&'static str>,
     /// Of the valid runs.
     pub(super) metrics: Spreads,
     /// To the baseline.
@@ -81,6 +83,7 @@ pub(super) fn rows(plan: &Plan, runs: &[(Run, Outcome)]) -> Vec<Row> {
                 failed: count(|outcome| outcome.report.is_none()),
                 lost: of(index, peer).filter_map(|(_, outcome)| lost(outcome)).sum(),
                 generator_busy: of(index, peer).any(|(_, outcome)| busy(outcome)),
+                lower_bounds: of(index, peer).flat_map(|(_, o)| metrics::lower_bounds(load, o)).collect(),
                 metrics: metrics::spreads(own.values()),
                 ratio,
             });
@@ -92,7 +95,7 @@ pub(super) fn rows(plan: &Plan, runs: &[(Run, Outcome)]) -> Vec<Row> {
 impl Row {
     fn value(&self, metric: &Metric) -> String {
         match self.metrics.get(metric.name) {
-            Some(spread) if metric.unit == Unit::Rate && self.generator_busy => {
+            Some(spread) if self.lower_bounds.contains(metric.name) => {
                 format!("≥ {}", metric.unit.text(spread.median))
             }
             Some(spread) => metric.unit.text(spread.median),
@@ -129,10 +132,10 @@ impl Row {
     }
 }
 
-/// `1.07 [1.02–1.11]`
+/// `1.07 [1.02–1.11] of 7`
 fn range(spread: Option<&Spread>) -> String {
-    spread.map_or_else(String::new, |spread| {
-        format!("{:.2} [{:.2}–{:.2}]", spread.median, spread.min, spread.max)
+    spread.map_or_else(String::new, |Spread { median, min, max, count }| {
+        format!("{median:.2} [{min:.2}–{max:.2}] of {count}")
     })
 }
 
@@ -282,13 +285,13 @@ mod tests {
         let plan = plan(3);
         let rows = rows(&plan, &runs(&plan));
         let rate = |spreads: &Spreads| spreads["deliveries_per_second"];
-        assert_eq!(rate(&rows[0].metrics), Spread { median: 200.0, min: 100.0, max: 400.0 });
+        assert_eq!(rate(&rows[0].metrics), Spread { median: 200.0, min: 100.0, max: 400.0, count: 3 });
         assert!(rows[0].ratio.forward.is_empty() && rows[0].trouble() == "–" && !rows[0].generator_busy);
         let other = &rows[1];
         assert_eq!((other.rounds, other.void, other.failed, other.lost), (3, 1, 0, 3));
-        assert_eq!(rate(&other.metrics), Spread { median: 350.0, min: 300.0, max: 400.0 });
+        assert_eq!(rate(&other.metrics), Spread { median: 350.0, min: 300.0, max: 400.0, count: 2 });
         // 300 by 100 and 400 by 400; the second round has no pair.
-        assert_eq!(rate(&other.ratio.forward), Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(rate(&other.ratio.forward), Spread { median: 2.0, min: 1.0, max: 3.0, count: 2 });
         assert_eq!(rate(&other.ratio.inverse).max, 1.0);
         assert!(other.generator_busy);
     }
@@ -306,8 +309,22 @@ mod tests {
         assert_eq!(cells(2)[..4], ["peer", "deliveries/s", "by base", "CPU/delivery"]);
         assert_eq!(cells(3)[..2], ["base", "200"]);
         let other = cells(4);
-        assert_eq!(other[..3], ["other", "≥ 350", "2.00 [1.00–3.00]"]);
+        assert_eq!(other[..3], ["other", "≥ 350", "2.00 [1.00–3.00] of 2"]);
         assert_eq!(other[other.len() - 2..], ["3 lost, 1 void", "generator busy"]);
+    }
+
+    #[test]
+    fn a_latency_may_be_a_lower_bound_where_the_rate_is_none() {
+        let plan = plan(1);
+        let latency = json!({"count": 5, "p50": 1000.0, "p99": 7000.0, "lower_bounds": ["p99"]});
+        let outcome = |_| Outcome {
+            report: Some(json!({"verdict": "valid", "void_because": [], "figures": {
+                "deliveries_per_second": 200.0, "lost": 0, "unsent": 3, "latency_us": latency}})),
+            ..Outcome::default()
+        };
+        let runs: Vec<_> = plan.runs().into_iter().map(|run| (run, outcome(run))).collect();
+        let text = text(&plan, &rows(&plan, &runs), false);
+        assert!(text.contains("≥ 7.00 ms") && text.matches('≥').count() == 2, "one for each peer: {text}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Publishing by HTTP: keep-alive POST requests, one under way per connection (RFC 9112).
+//! Publishing by HTTP: POST requests, one under way per connection (RFC 9112), which lasts as long as the server likes.
 //!
-//! Owns the bytes of a request and the reading of its response; sockets and schedule are the `publishers`'. All of
-//! a request but the payload is made up once per topic, unless each has to be signed (Pusher's HTTP API).
+//! Owns the bytes of a request, the reading of its response, and what the end of a connection means for it; sockets
+//! and schedule are the `publishers`'. All of a request but the payload is made up once per topic, unless each has to
+//! be signed (Pusher's HTTP API).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -120,26 +121,68 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// One connection's request and response.
+/// One publisher's request and response.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     /// A request has gone out, and its response has not come.
     pub(super) under_way: bool,
     response: Vec<u8>,
+    /// Responses that came on this connection.
+    answered: u32,
+    /// The last of them said that the connection ends with it.
+    last: bool,
+    /// The server ends connections after one response and does not say so.
+    one_each: bool,
+}
+
+/// What becomes of a publisher whose connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Ended {
+    /// Nothing was under way: the next request needs another connection.
+    Idle,
+    /// A request crossed with the end, and goes out once more. Should the server have taken it in spite of that, the
+    /// books will show the message twice.
+    Again,
+    /// A request was not answered, and there is no telling what became of it.
+    Unanswered,
 }
 
 impl Exchange {
+    /// Goes on with a connection that is new.
+    pub(super) fn renew(&mut self) {
+        (self.answered, self.last) = (0, false);
+        self.response.clear();
+    }
+
+    /// The connection has had its last response: the next request needs another.
+    pub(super) fn is_over(&self) -> bool {
+        !self.under_way && (self.last || self.one_each && self.answered > 0)
+    }
+
+    /// The connection has ended, without a word in its last response.
+    pub(super) fn ended(&mut self) -> Ended {
+        self.one_each |= self.answered == 1;
+        match self.under_way {
+            false => Ended::Idle,
+            // A server that has answered here and goes without a byte more went, as a rule, before the request came.
+            true if self.answered > 0 && self.response.is_empty() => Ended::Again,
+            true => Ended::Unanswered,
+        }
+    }
+
     /// Takes the next bytes of a response. The error says what came instead of a 2xx response.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.response.extend_from_slice(bytes);
-        while let Some((status, body, used)) = whole(&self.response)? {
+        while let Some(Response { status, body, bytes, last }) = whole(&self.response)? {
             if !(200..300).contains(&status.code) {
                 return Err(format!("a POST was answered with HTTP {status}: {}", excerpt(&body)));
             }
             if !std::mem::take(&mut self.under_way) {
                 return Err("a response came to no request".into());
             }
-            self.response.drain(..used);
+            self.answered += 1;
+            self.last = last;
+            self.response.drain(..bytes);
         }
         if self.response.len() > RESPONSE_BYTES_MAX {
             return Err("a response is longer than 1 MiB".into());
@@ -159,8 +202,17 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// The response at the front of `bytes` with its body, and its length in all; `None` while it is incomplete.
-fn whole(bytes: &[u8]) -> Result<Option<(Status, Vec<u8>, usize)>, String> {
+struct Response {
+    status: Status,
+    body: Vec<u8>,
+    /// Its length in all.
+    bytes: usize,
+    /// The connection ends with it.
+    last: bool,
+}
+
+/// The response at the front of `bytes`; `None` while it is incomplete.
+fn whole(bytes: &[u8]) -> Result<Option<Response>, String> {
     if bytes.is_empty() {
         return Ok(None);
     }
@@ -177,10 +229,13 @@ fn whole(bytes: &[u8]) -> Result<Option<(Status, Vec<u8>, usize)>, String> {
         let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
         found.map(|header| String::from_utf8_lossy(header.value).trim().to_ascii_lowercase())
     };
+    let options = header("Connection").unwrap_or_default();
+    let has = |option: &str| options.split(',').any(|word| word.trim() == option);
+    let last = has("close") || response.version == Some(0) && !has("keep-alive");
     let rest = &bytes[head_bytes..];
     if header("Transfer-Encoding").is_some_and(|value| value.ends_with("chunked")) {
         let chunked = unchunk(rest)?;
-        return Ok(chunked.map(|(body, used)| (status, body, head_bytes + used)));
+        return Ok(chunked.map(|(body, used)| Response { status, body, bytes: head_bytes + used, last }));
     }
     let length = match header("Content-Length") {
         Some(text) => text.parse::<usize>().map_err(|_| format!("Content-Length {text} is no number"))?,
@@ -189,7 +244,8 @@ fn whole(bytes: &[u8]) -> Result<Option<(Status, Vec<u8>, usize)>, String> {
     };
     // The excerpt of a long error is there with its first bytes.
     let enough = if status.code < 300 { length } else { length.min(1024) };
-    Ok(rest.get(..enough).map(|body| (status, body.to_vec(), head_bytes + length)))
+    let body = rest.get(..enough).map(<[u8]>::to_vec);
+    Ok(body.map(|body| Response { status, body, bytes: head_bytes + length, last }))
 }
 
 /// A chunked body (RFC 9112 section 7.1) without trailers, and its length with all chunk headers.
@@ -233,7 +289,7 @@ mod tests {
     }
 
     fn feed(response: &str, piece: usize) -> Result<bool, String> {
-        let mut exchange = Exchange { under_way: true, response: Vec::new() };
+        let mut exchange = Exchange { under_way: true, ..Exchange::default() };
         for piece in response.as_bytes().chunks(piece) {
             exchange.feed(piece)?;
         }
@@ -255,6 +311,51 @@ mod tests {
             }
             assert_eq!(feed(&response[..response.len() - 1], 7), Ok(false));
         }
+    }
+
+    #[test]
+    fn a_response_may_be_the_last() {
+        for (response, last) in [
+            ("HTTP/1.1 204 N\r\n\r\n", false),
+            ("HTTP/1.1 204 N\r\nConnection: keep-alive\r\n\r\n", false),
+            ("HTTP/1.1 204 N\r\nconnection: x, Close\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", true),
+            ("HTTP/1.0 204 N\r\n\r\n", true),
+            ("HTTP/1.0 204 N\r\nConnection: Keep-Alive\r\n\r\n", false),
+        ] {
+            let mut exchange = Exchange { under_way: true, ..Exchange::default() };
+            exchange.feed(response.as_bytes()).unwrap();
+            assert_eq!(exchange.is_over(), last, "{response}");
+            exchange.renew();
+            assert!(!exchange.is_over());
+        }
+    }
+
+    #[test]
+    fn what_the_end_of_a_connection_means() {
+        const OK: &[u8] = b"HTTP/1.1 204 N\r\n\r\n";
+        let mut exchange = Exchange { under_way: true, ..Exchange::default() };
+        assert_eq!(exchange.ended(), Ended::Unanswered, "nobody has ever answered here");
+        exchange.feed(OK).unwrap();
+        exchange.under_way = true;
+        exchange.feed(OK).unwrap();
+        assert_eq!(exchange.ended(), Ended::Idle);
+        assert!(
+            !exchange.is_over(),
+            "it had answered twice: it does not end connections after each response"
+        );
+        exchange.under_way = true;
+        assert_eq!(exchange.ended(), Ended::Again);
+        exchange.feed(&OK[..9]).unwrap();
+        assert_eq!(exchange.ended(), Ended::Unanswered, "half a response");
+
+        exchange.renew();
+        exchange.feed(OK).unwrap();
+        exchange.under_way = true;
+        assert_eq!((exchange.ended(), exchange.is_over()), (Ended::Again, false));
+        exchange.renew();
+        exchange.feed(OK).unwrap();
+        assert!(exchange.is_over(), "once it has ended one after its first response, no other is waited for");
     }
 
     #[test]

@@ -175,7 +175,7 @@ mod tests {
         let row = |median: f64| Row {
             peer: 0,
             name: "a".into(),
-            spread: Some(Spread { median, min: median, max: median }),
+            spread: Spread::of(vec![median]),
             ratio: None,
             at_least: median > 1.5,
             absent: String::new(),

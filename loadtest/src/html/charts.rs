@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::axis::Axis;
 use super::bars::{self, Group, Quantiles, Row};
-use super::document::{Cell, Document, Progression, Scenario, Spread, Variant};
+use super::document::{Cell, Document, Progression, Ratio, Scenario, Spread, Variant};
 use super::lines::{Chart, Line, Point};
 use super::metrics::{self, Metric, Unit, ratio};
 use super::outcome::{Interval, Outcome};
@@ -66,7 +66,8 @@ fn by_number(document: &Document, scenario: &Scenario, progression: &Progression
         let cells = || variants.iter().flat_map(|(_, variant)| &variant.cells);
         let extent = cells().filter_map(spreads).flat_map(|spread| [spread.min, spread.max]);
         let y = Axis::log(extent, metric.unit);
-        let lines = scenario.peers().into_iter().map(|peer| Line {
+        let took_part = scenario.peers().into_iter().filter(|peer| cells().any(|cell| cell.peer == *peer));
+        let lines = took_part.map(|peer| Line {
             peer,
             thin: false,
             points: (variants.iter())
@@ -110,15 +111,17 @@ fn comparison(document: &Document, scenario: &Scenario, metric: Metric) -> Marku
     }
     let groups: Vec<Group> =
         scenario.variants.iter().map(|variant| group(document, variant, metric)).collect();
-    let baselines = cells().filter_map(|cell| cell.ratio.as_ref());
-    let baseline = baselines
-        .filter(|ratio| ratio.metrics.contains_key(metric.key))
-        .map(|ratio| ratio.to.as_str())
-        .next();
+    let ratios = || {
+        let ratios = cells().filter_map(|cell| cell.ratio.as_ref());
+        ratios.filter_map(|ratio| Some((ratio.to.as_str(), ratio.metrics.get(metric.key)?)))
+    };
+    let baseline = ratios().map(|(to, _)| to).next();
+    let pairs = Ratio::pairs(ratios().map(|(_, spread)| spread));
+    let pairs = pairs.map_or_else(String::new, |pairs| format!(" of {pairs}"));
     let scales = if groups.len() > 1 { "; a scale for each group" } else { "" };
     let about = match baseline {
-        Some(baseline) if document.inverse() => format!("median, range, {baseline} by it{scales}"),
-        Some(baseline) => format!("median, range, ratio to {baseline}{scales}"),
+        Some(baseline) if document.inverse() => format!("median, range, {baseline} by it{pairs}{scales}"),
+        Some(baseline) => format!("median, range, ratio to {baseline}{pairs}{scales}"),
         None => format!("median and range{scales}"),
     };
     figure(metric.label, &about, &bars::bars(metric.label, metric.unit, &groups))
@@ -135,10 +138,11 @@ fn group(document: &Document, variant: &Variant, metric: Metric) -> Group {
         text += &format!(", {} rounds, {} of them void", cell.rounds, cell.void);
         if let Some((to, spread)) = compared {
             let [median, min, max] = [spread.median, spread.min, spread.max].map(ratio);
+            let pairs = Ratio::pairs([spread].iter()).map_or_else(String::new, |pairs| format!(", {pairs}"));
             text += &if document.inverse() {
-                format!("; {to} by it: {median} (from {min} to {max})")
+                format!("; {to} by it: {median} (from {min} to {max}{pairs})")
             } else {
-                format!("; {median} times {to} (from {min} to {max})")
+                format!("; {median} times {to} (from {min} to {max}{pairs})")
             };
         }
         Row {
@@ -146,7 +150,7 @@ fn group(document: &Document, variant: &Variant, metric: Metric) -> Group {
             name: name.clone(),
             spread,
             ratio: compared.map(|(_, spread)| spread),
-            at_least: cell.busy && metric.unit == Unit::PerSecond,
+            at_least: cell.is_lower_bound(metric.key, metric.unit),
             absent: absent(cell).into(),
             text,
         }

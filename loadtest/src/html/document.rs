@@ -4,13 +4,13 @@
 //! single report becomes a comparison of one server. What a document does not say stays absent; what it says
 //! otherwise than expected is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::knee::Knee;
-use super::metrics::{self, Metric};
+use super::metrics::{self, Metric, Unit};
 use super::outcome::Outcome;
 use crate::failure::Failure;
 
@@ -90,6 +90,8 @@ pub(crate) struct Cell {
     pub(crate) void: u64,
     /// The generator was the bottleneck: rates are lower bounds.
     pub(crate) busy: bool,
+    /// Figures that are lower bounds for other reasons.
+    pub(crate) lower_bounds: BTreeSet<String>,
     /// Figures over the valid rounds.
     pub(crate) metrics: BTreeMap<String, Spread>,
     /// Figures relative to another server's, over pairs of rounds.
@@ -107,6 +109,8 @@ pub(crate) struct Spread {
     pub(crate) min: f64,
     /// The greatest.
     pub(crate) max: f64,
+    /// How many there are, if the document says.
+    pub(crate) count: Option<usize>,
 }
 
 /// Figures relative to those of another server.
@@ -169,6 +173,7 @@ struct RawRow {
     rounds: Option<u64>,
     void: Option<u64>,
     generator_busy: Option<bool>,
+    lower_bounds: Option<BTreeSet<String>>,
     metrics: Option<BTreeMap<String, Value>>,
     ratio: Option<RawRatio>,
 }
@@ -260,6 +265,7 @@ impl Document {
             // Failed runs are among them.
             cell.void = row.void.unwrap_or(cell.void);
             cell.busy = row.generator_busy.unwrap_or(cell.busy);
+            cell.lower_bounds.extend(row.lower_bounds.unwrap_or_default());
             cell.metrics.extend(spreads(row.metrics));
             cell.ratio = row.ratio.map(|ratio| Ratio {
                 to: ratio.to,
@@ -308,6 +314,14 @@ impl Document {
                 cell.rounds = cell.runs.len() as u64;
                 cell.void = cell.rounds - cell.runs.iter().filter(|run| run.counts()).count() as u64;
                 cell.busy = cell.runs.iter().filter_map(|run| run.outcome.as_ref()).any(Outcome::busy);
+                let counted = || cell.runs.iter().filter(|run| self.single || run.counts());
+                if counted().any(|run| run.knee.as_ref().is_some_and(Knee::is_lower_bound)) {
+                    cell.lower_bounds.insert(metrics::KNEE[0].key.into());
+                }
+                let outcomes = || counted().filter_map(|run| run.outcome.as_ref());
+                let bounded =
+                    metrics.iter().filter(|metric| outcomes().any(|one| one.is_lower_bound(metric.key)));
+                cell.lower_bounds.extend(bounded.map(|metric| metric.key.to_string()));
                 let knees =
                     || cell.runs.iter().filter(|run| run.counts()).filter_map(|run| run.knee.as_ref());
                 let rates = Spread::of(knees().filter_map(|knee| knee.rate).collect());
@@ -334,8 +348,17 @@ impl Scenario {
         let cells = &mut self.variants[at].cells;
         let at = cells.partition_point(|cell| cell.peer < peer);
         if cells.get(at).is_none_or(|cell| cell.peer != peer) {
-            let (metrics, runs) = (BTreeMap::new(), Vec::new());
-            cells.insert(at, Cell { peer, rounds: 0, void: 0, busy: false, metrics, ratio: None, runs });
+            let cell = Cell {
+                peer,
+                rounds: 0,
+                void: 0,
+                busy: false,
+                lower_bounds: BTreeSet::new(),
+                metrics: BTreeMap::new(),
+                ratio: None,
+                runs: Vec::new(),
+            };
+            cells.insert(at, cell);
         }
         &mut cells[at]
     }
@@ -349,7 +372,7 @@ impl Scenario {
         peers
     }
 
-    /// The variants by what varies, if it is at least three numbers: for each setting of the rest.
+    /// The variants by what varies, where it is at least three numbers: for each setting of the rest.
     pub(crate) fn progressions(&self) -> Vec<Progression<'_>> {
         let mut found: Vec<Progression<'_>> = Vec::new();
         for variant in &self.variants {
@@ -367,8 +390,8 @@ impl Scenario {
         for progression in &mut found {
             progression.variants.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         }
-        let long = found.iter().all(|progression| progression.variants.len() >= 3);
-        if long { found } else { Vec::new() }
+        found.retain(|progression| progression.variants.len() >= 3);
+        found
     }
 
     /// Its figures, the two that matter most first.
@@ -405,6 +428,13 @@ fn titled<'a>(parts: impl Iterator<Item = &'a str>) -> String {
 }
 
 impl Cell {
+    /// Whether a figure is a lower bound.
+    pub(crate) fn is_lower_bound(&self, key: &str, unit: Unit) -> bool {
+        // A rate that was held was held, however busy the generator: what is beyond it is another question.
+        let busy = self.busy && unit == Unit::PerSecond && key != metrics::KNEE[0].key;
+        busy || self.lower_bounds.contains(key)
+    }
+
     /// What the runs that count have found; of a single report, whatever its verdict.
     pub(crate) fn figures(&self, single: bool) -> impl Iterator<Item = &Outcome> {
         let runs = self.runs.iter().filter(move |run| single || run.counts());
@@ -438,7 +468,21 @@ impl Spread {
         let half = values.len() / 2;
         let median =
             if values.len() % 2 == 1 { values[half] } else { f64::midpoint(values[half - 1], values[half]) };
-        Some(Self { median, min, max })
+        Some(Self { median, min, max, count: Some(values.len()) })
+    }
+}
+
+impl Ratio {
+    /// How many pairs the ratios of a figure are of, for people: `7 pairs`, or `5 to 7 pairs` of several ratios;
+    /// nothing if the document does not say.
+    pub(crate) fn pairs<'a>(spreads: impl Iterator<Item = &'a Spread>) -> Option<String> {
+        let counts: Vec<usize> = spreads.filter_map(|spread| spread.count).collect();
+        let (min, max) = (*counts.iter().min()?, *counts.iter().max()?);
+        Some(match (min, max) {
+            (1, 1) => "1 pair".into(),
+            (min, max) if min == max => format!("{max} pairs"),
+            (min, max) => format!("{min} to {max} pairs"),
+        })
     }
 }
 
@@ -468,8 +512,22 @@ mod tests {
     #[test]
     fn medians() {
         assert_eq!(Spread::of(vec![]), None);
-        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
-        assert_eq!(Spread::of(vec![1.0, 2.0]), Some(Spread { median: 1.5, min: 1.0, max: 2.0 }));
+        let spread = |median, min, max, count| Some(Spread { median, min, max, count: Some(count) });
+        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0, 3));
+        assert_eq!(Spread::of(vec![1.0, 2.0]), spread(1.5, 1.0, 2.0, 2));
+    }
+
+    #[test]
+    fn pairs_are_counted() {
+        let of = |counts: &[Option<usize>]| {
+            let spreads =
+                counts.iter().map(|count| Spread { median: 1.0, min: 1.0, max: 1.0, count: *count });
+            Ratio::pairs(spreads.collect::<Vec<_>>().iter())
+        };
+        assert_eq!(of(&[Some(1)]).as_deref(), Some("1 pair"));
+        assert_eq!(of(&[Some(7), None, Some(7)]).as_deref(), Some("7 pairs"));
+        assert_eq!(of(&[Some(7), Some(5)]).as_deref(), Some("5 to 7 pairs"));
+        assert_eq!((of(&[None]), of(&[])), (None, None));
     }
 
     fn run(peer: &str, variant: &str, rate: f64, verdict: &str) -> Value {
@@ -534,6 +592,8 @@ mod tests {
         let numbers = vec![1.0, 8.0, 64.0];
         assert_eq!(of(&["n=1", "n=64", "n=8"]), (vec![("n".into(), String::new(), numbers.clone())], false));
         let twice = ["n=1 at=a", "n=1 at=b", "n=8 at=a", "n=8 at=b", "n=64 at=a", "n=64 at=b"];
+        let short = ["n=1 at=a", "n=1 at=b", "n=8 at=b", "n=64 at=b"];
+        assert_eq!(of(&short).0, [("n".to_string(), "at = b".to_string(), numbers.clone())]);
         let both = ["at = a", "at = b"].map(|rest| ("n".to_string(), rest.to_string(), numbers.clone()));
         assert_eq!(of(&twice), (both.to_vec(), false));
         assert!(of(&["rate=1", "rate=8", "rate=64"]).1);

@@ -265,9 +265,9 @@ fn second_figure(cell: &Cell, metric: Option<&Metric>) -> Markup {
     html! { (text.unwrap_or_default()) }
 }
 
-/// A value with its unit; a rate that the generator limited is a lower bound.
+/// A value with its unit, and the mark of a lower bound.
 pub(crate) fn bounded(cell: &Cell, metric: Metric, value: f64) -> String {
-    let at_least = if cell.busy && metric.unit == Unit::PerSecond { "≥ " } else { "" };
+    let at_least = if cell.is_lower_bound(metric.key, metric.unit) { "≥ " } else { "" };
     format!("{at_least}{}", metric.unit.text(value))
 }
 
@@ -286,8 +286,9 @@ pub(crate) fn how_to_read(document: &Document) -> Markup {
                     server is charged for all that it delayed. " strong { "Last subscriber" } ": until every subscriber had it."
                 }
                 li {
-                    strong { "≥" } ": a thread of the generator ran more than 90 % of the time, or the machine was more than \
-                    97 % busy. The rate is a lower bound; server CPU per unit of work still counts."
+                    strong { "≥" } ": a lower bound. Of a rate: the generator was the bottleneck; server CPU per unit of work \
+                    still counts. Of a latency: messages that the server kept from being sent count with the time that they had \
+                    waited in the end. Of a rate held: the generator, a failed run or the scenario's end stopped the sweep."
                 }
                 li {
                     strong { "Void" } ": a message was lost, repeated, out of order or damaged, or a connection was closed \

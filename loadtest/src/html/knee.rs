@@ -16,6 +16,7 @@ pub(crate) struct Knee {
     pub(crate) rate: Option<f64>,
     /// The 99th percentile of latency at that rate.
     pub(crate) p99_us: Option<f64>,
+    lower_bound_because: Option<String>,
     #[serde(default)]
     steps: Vec<Step>,
 }
@@ -32,6 +33,11 @@ struct Step {
 }
 
 impl Knee {
+    /// Something else than the server ended the sweep.
+    pub(crate) fn is_lower_bound(&self) -> bool {
+        self.lower_bound_because.is_some()
+    }
+
     fn rising(&self) -> Vec<&Step> {
         let mut steps: Vec<&Step> = self.steps.iter().collect();
         steps.sort_by(|a, b| a.rate.total_cmp(&b.rate));
@@ -103,6 +109,16 @@ pub(crate) fn table(document: &Document, scenario: &Scenario) -> Markup {
     html! {
         details {
             summary { "Steps of the sweeps" }
+            @for (variant, peer, run, knee) in &sweeps {
+                @if let Some(because) = &knee.lower_bound_because {
+                    p {
+                        (document.peers[*peer].name)
+                        @if !variant.name.is_empty() { ", " (variant.title()) }
+                        @if let Some(round) = run.round { ", round " (round) }
+                        " may hold a higher rate: " (because)
+                    }
+                }
+            }
             div class="scroll" {
                 table class="numbers" {
                     thead {

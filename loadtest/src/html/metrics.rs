@@ -113,7 +113,7 @@ pub(crate) fn latency_of(command: &str) -> &'static str {
 /// The unit that a key's name tells.
 pub(crate) fn unit_of(key: &str) -> Unit {
     let (key, part) = key.rsplit_once('.').filter(|(name, _)| name.ends_with("_us")).unwrap_or((key, ""));
-    if part == "count" {
+    if matches!(part, "count" | "waiting") {
         Unit::Count
     } else if key.ends_with("_us") || key.contains("_us_per_") {
         Unit::Micros

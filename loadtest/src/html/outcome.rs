@@ -64,6 +64,13 @@ impl Outcome {
         self.0.get("generator").and_then(|generator| generator.get("busy")) == Some(&Value::Bool(true))
     }
 
+    /// Whether a quantile is a lower bound.
+    pub(crate) fn is_lower_bound(&self, path: &str) -> bool {
+        let Some((name, quantile)) = path.split_once('.') else { return false };
+        let named = self.at(name).and_then(|distribution| distribution.get("lower_bounds")?.as_array());
+        named.into_iter().flatten().any(|one| one == quantile)
+    }
+
     /// Why the figures do not count.
     pub(crate) fn void_because(&self) -> impl Iterator<Item = &str> {
         self.texts("void_because")

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::charts::absent;
-use super::document::{Cell, Document, Run, Scenario};
+use super::document::{Cell, Document, Ratio, Run, Scenario};
 use super::headline::bounded;
 use super::metrics::{self, Column, Metric, Unit, ratio};
 use super::outcome::Outcome;
@@ -134,7 +134,7 @@ fn value(cell: &Cell, key: &str, unit: Unit, column: &Column, missing: &str) -> 
     html! {
         @if let Some(spread) = cell.metrics.get(key) {
             div title=(unit.exact(spread.median)) {
-                @if cell.busy && unit == Unit::PerSecond { "≥ " }
+                @if cell.is_lower_bound(key, unit) { "≥ " }
                 (column.text(spread.median))
             }
             @if spread.max > spread.min { div class="range" { (column.text(spread.min)) " – " (column.text(spread.max)) } }
@@ -153,8 +153,10 @@ fn ratio_of(cell: &Cell, key: &str) -> Markup {
     let spread = cell.ratio.as_ref().and_then(|ratio| ratio.metrics.get(key));
     html! {
         @if let Some(spread) = spread {
+            @let range = (spread.max > spread.min).then(|| format!("{} – {}", ratio(spread.min), ratio(spread.max)));
+            @let parts: Vec<String> = range.into_iter().chain(Ratio::pairs([spread].into_iter())).collect();
             div { (ratio(spread.median)) }
-            @if spread.max > spread.min { div class="range" { (ratio(spread.min)) " – " (ratio(spread.max)) } }
+            @if !parts.is_empty() { div class="range" { (parts.join(", ")) } }
         } @else { span class="quiet" { "–" } }
     }
 }
@@ -197,7 +199,10 @@ fn runs(document: &Document, scenario: &Scenario) -> Markup {
                                 td { (variant.title()) }
                                 td class="number" { (run.round.map_or("–".into(), |round| round.to_string())) }
                                 @for (metric, column) in shown.iter().zip(&written) {
-                                    td class="number" { (number(run, metric).map_or("–".into(), |value| column.text(value))) }
+                                    td class="number" {
+                                        @if run.outcome.as_ref().is_some_and(|one| one.is_lower_bound(metric.key)) { "≥ " }
+                                        (number(run, metric).map_or("–".into(), |value| column.text(value)))
+                                    }
                                 }
                                 td { (verdict(run)) }
                             }

@@ -128,6 +128,21 @@ fn single_runs() {
 }
 
 #[test]
+fn latencies_that_are_lower_bounds_are_marked() {
+    let latency =
+        json!({"count": 9, "waiting": 3, "p50": 1000.0, "p99": 7000.0, "lower_bounds": ["mean", "p99"]});
+    let report = json!({"command": "fanout", "verdict": "valid", "figures": {"latency_us": latency}});
+    let page = checked(&report);
+    assert!(page.contains(">≥ 7.00\u{a0}ms<") && page.contains(">1.00\u{a0}ms<"), "{page}");
+    let run = json!({"scenario": "s", "peer": "a", "round": 1, "failure": null, "report": report});
+    let page = checked(&json!({"command": "compare", "peers": [], "scenarios": [], "runs": [run]}));
+    assert!(
+        page.matches("≥ 7<").count() == 2 && !page.contains("≥ 1<"),
+        "in the table and in that of the runs: {page}"
+    );
+}
+
+#[test]
 fn what_is_missing_is_no_zero() {
     let bare = json!({"command": "fanout", "verdict": "valid", "figures": {"deliveries_per_second": 5.0}});
     let page = checked(&bare);
@@ -154,22 +169,27 @@ fn a_table_without_runs_is_enough() {
 
 #[test]
 fn ratios_of_limit_are_those_of_its_tables() {
-    let spread = |value: f64| json!({"deliveries_per_second": {"median": value, "min": value, "max": value}});
+    let spread = |value: f64| json!({"deliveries_per_second": {"median": value, "min": value, "max": value, "count": 3}});
     let row = |peer: &str, ratio: Value| json!({"scenario": "s", "variant": "", "peer": peer, "rounds": 1, "void": 0, "metrics": spread(5.0), "ratio": ratio});
     let ratio = json!({"to": "stentor", "metrics": spread(1.25), "inverse": spread(0.8)});
     let mut document = json!({"command": "limit", "peers": [], "runs": [],
         "scenarios": [{"name": "s", "command": "fanout"}],
         "table": [row("stentor", json!(null)), row("bare", ratio)]});
     let page = checked(&document);
-    for part in
-        ["<div>0.80</div>", "0.80 ×", "stentor by it</th>", "range, stentor by it", "; stentor by it: 0.80"]
-    {
+    for part in [
+        "<div>0.80</div>",
+        "0.80 ×",
+        "stentor by it</th>",
+        "range, stentor by it of 3 pairs",
+        "to 0.80, 3 pairs)",
+        "<div class=\"range\">3 pairs</div>",
+    ] {
         assert!(page.contains(part), "{part}");
     }
     assert!(!page.contains("<div>1.25"));
     document["command"] = json!("compare");
     let page = checked(&document);
-    for part in ["<div>1.25</div>", "ratio to stentor", "; 1.25 times stentor"] {
+    for part in ["<div>1.25</div>", "ratio to stentor of 3 pairs", "; 1.25 times stentor"] {
         assert!(page.contains(part), "{part}");
     }
     assert!(!page.contains("stentor by it"));
@@ -177,15 +197,15 @@ fn ratios_of_limit_are_those_of_its_tables() {
 
 #[test]
 fn a_sweep_shows_its_knee() {
-    let sweep = |round: u32, knee: f64| {
+    let sweep = |round: u32, knee: f64, because: Option<&str>| {
         json!({"scenario": "sweep", "variant": "placement=apart", "peer": "a", "round": round, "failure": null,
             "report": {"command": "fanout", "verdict": "valid", "figures": {}},
-            "knee": {"rate": knee, "p99_us": 900.0, "steps": [
+            "knee": {"rate": knee, "p99_us": 900.0, "lower_bound_because": because, "steps": [
                 {"rate": knee, "held": true, "why": null, "latency_p99_us": 900.0},
                 {"rate": 5000.0, "held": false, "why": "p99 40.00 ms", "latency_p99_us": 40_000.0},
                 {"rate": 2500.0, "held": false, "why": "17 lost", "latency_p99_us": null}]}})
     };
-    let runs = [sweep(1, 1000.0), sweep(2, 1500.0), sweep(3, 1200.0)];
+    let runs = [sweep(1, 1000.0, None), sweep(2, 1500.0, None), sweep(3, 1200.0, None)];
     let page = checked(&json!({"command": "compare", "peers": [], "scenarios": [], "runs": runs}));
     for part in [
         "The knee: latency p99 by rate, placement = apart",
@@ -195,6 +215,15 @@ fn a_sweep_shows_its_knee() {
         "not held: p99 40.00 ms",
         "<td>17 lost</td>",
         "class=\"unfilled\"",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("≥ "), "the server was the limit");
+    let runs = [sweep(1, 1000.0, Some("the generator was busy at 5000"))];
+    let page = checked(&json!({"command": "compare", "peers": [], "scenarios": [], "runs": runs}));
+    for part in [
+        "≥ 1.00\u{a0}k/s",
+        "a, placement = apart, round 1 may hold a higher rate: the generator was busy at 5000",
     ] {
         assert!(page.contains(part), "{part}");
     }

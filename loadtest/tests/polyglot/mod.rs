@@ -35,6 +35,12 @@ pub(crate) enum Fault {
     Close,
     /// A POST is answered with 403.
     Forbid,
+    /// A connection ends with its first response, which says so.
+    SayGoodbye,
+    /// A connection ends with its first response, which does not say so.
+    Leave,
+    /// A connection ends instead of a response.
+    Vanish,
 }
 
 const FAULTY: usize = 20;
@@ -192,12 +198,22 @@ impl Server {
                 writer.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 11\r\n\r\nkey unknown")?;
                 continue;
             }
+            if self.fault == Fault::Vanish {
+                return Ok(());
+            }
             let json: Value = serde_json::from_slice(&body)?;
             self.publish(&topic, json["data"].as_str().ok_or("no data")?);
             writer.write_all(match count % 2 {
+                _ if self.fault == Fault::SayGoodbye => {
+                    let last = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+                    return Ok(writer.write_all(last)?);
+                }
                 0 => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".as_slice(),
                 _ => b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
             })?;
+            if self.fault == Fault::Leave {
+                return Ok(());
+            }
         }
         Ok(())
     }

@@ -33,10 +33,15 @@ pub(crate) enum Fault {
     Silence,
     /// A subscriber that does not answer its ping in time is closed.
     Impatience,
+    /// Publishers are not read until the last message has long been due, from the 60th on.
+    Backpressure,
 }
 
 /// The message at which the fault happens.
 const FAULTY: usize = 20;
+
+/// The message before which a publisher is held back.
+const HELD: usize = 60;
 
 struct Subscriber {
     socket: WebSocket<TcpStream>,
@@ -110,7 +115,10 @@ fn serve(stream: TcpStream, topics: &Topics, fault: Fault) -> tungstenite::Resul
         topics.lock().unwrap().entry(path).or_default().push(Subscriber { socket, sent: 0, held: None });
         return Ok(());
     }
-    loop {
+    for count in 1.. {
+        if fault == Fault::Backpressure && count == HELD {
+            thread::sleep(Duration::from_secs(3));
+        }
         let message = socket.read()?;
         if message.is_close() {
             // The closing handshake: the next read writes the answer.
@@ -128,6 +136,7 @@ fn serve(stream: TcpStream, topics: &Topics, fault: Fault) -> tungstenite::Resul
             let _ = deliver(subscriber, message.clone(), fault);
         }
     }
+    Ok(())
 }
 
 fn deliver(subscriber: &mut Subscriber, message: Message, fault: Fault) -> tungstenite::Result<()> {
@@ -142,7 +151,9 @@ fn deliver(subscriber: &mut Subscriber, message: Message, fault: Fault) -> tungs
         }
         Fault::Damage => socket.send(damaged(message))?,
         Fault::Close => socket.close(None)?,
-        Fault::None | Fault::Refuse | Fault::Silence | Fault::Impatience => socket.send(message)?,
+        Fault::None | Fault::Refuse | Fault::Silence | Fault::Impatience | Fault::Backpressure => {
+            socket.send(message)?;
+        }
     }
     held.map_or(Ok(()), |held| socket.send(held))
 }

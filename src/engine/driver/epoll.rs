@@ -53,6 +53,7 @@ impl Epoll {
         Ok(Epoll { poll, events, waker, listeners, sockets: Vec::new(), started })
     }
 
+    #[inline]
     fn socket(&self, slot: u32) -> Option<&TcpStream> {
         self.sockets.get(slot as usize)?.as_ref()
     }
@@ -141,8 +142,12 @@ impl Driver for Epoll {
         }
     }
 
+    #[inline(always)]
     fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent {
-        self.socket(slot).map_or(Sent::Failed, |socket| sockets::send(socket, bytes))
+        match self.socket(slot) {
+            Some(socket) => sockets::send(socket, bytes),
+            None => Sent::Failed,
+        }
     }
 
     fn send_vectored(&mut self, slot: u32, parts: &[IoSlice<'_>]) -> Sent {

@@ -130,6 +130,7 @@ pub trait Driver {
     fn send_vectored(&mut self, slot: u32, parts: &[IoSlice<'_>]) -> Sent;
 
     /// Sends one run of a slice (not empty), or leaves it to [`Driver::submit`] ([`Sent::Queued`]).
+    #[inline(always)]
     fn queue(&mut self, slot: u32, bytes: &[u8]) -> Sent {
         self.send(slot, bytes)
     }
