@@ -79,10 +79,10 @@ impl Server {
                 (start_on(config, router, counts, room.connections, Epoll::new, no_epoll), "epoll")
             }
             config::Driver::Uring => {
-                let (descriptors, what) = if config.direct_descriptors {
-                    (Descriptors::direct(room.open_files), "io_uring with direct descriptors")
-                } else {
-                    (Descriptors::Ordinary, "io_uring")
+                let descriptors = room.descriptors;
+                let what = match descriptors {
+                    Descriptors::Ordinary => "io_uring",
+                    Descriptors::Direct { .. } => "io_uring with direct descriptors",
                 };
                 let make = move |listeners, started| Uring::new(listeners, descriptors, started);
                 (start_on(config, router, counts, room.connections, make, no_uring), what)

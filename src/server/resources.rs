@@ -6,7 +6,7 @@ use rustix::{
 };
 
 use super::StartError;
-use crate::{broker::ids::WorkerId, config::Config};
+use crate::{broker::ids::WorkerId, config::Config, engine::driver::Descriptors};
 
 /// Descriptors for everything but connections and workers: standard streams, logs, a few to spare.
 const SPARE_FILES: u64 = 32;
@@ -19,8 +19,8 @@ const BALANCE: u64 = 64;
 
 /// What the limit on open files holds, after it was raised as far as it may be.
 pub(super) struct Room {
-    /// The limit.
-    pub open_files: u64,
+    /// How sockets are held.
+    pub descriptors: Descriptors,
     /// Connections of the server.
     pub connections: usize,
 }
@@ -32,21 +32,26 @@ pub(super) struct Room {
 pub(super) fn room(config: &Config) -> Result<Room, StartError> {
     let open_files = raise_open_files();
     let workers = config.workers as u64;
-    let (held, needed): (u64, Box<dyn Fn(u64) -> u64>) = if config.direct_descriptors {
-        // It bounds each worker's table.
-        let per_worker = open_files.saturating_sub(SPARE_PLACES) / (BALANCE + 1) * BALANCE;
-        let needed =
-            move |asked: u64| asked.div_ceil(workers).div_ceil(BALANCE) * (BALANCE + 1) + SPARE_PLACES;
-        (per_worker.saturating_mul(workers), Box::new(needed))
-    } else {
-        // Per worker: epoll or a ring, its wake-up, its listeners.
-        let spare = SPARE_FILES + workers * (2 + config.listen.len() as u64);
-        (open_files.saturating_sub(spare), Box::new(move |asked| asked + spare))
+    let descriptors =
+        if config.direct_descriptors { Descriptors::direct(open_files) } else { Descriptors::Ordinary };
+    let (held, needed): (u64, Box<dyn Fn(u64) -> u64>) = match descriptors {
+        Descriptors::Direct { places } => {
+            // It bounds each worker's table.
+            let per_worker = u64::from(places).saturating_sub(SPARE_PLACES) / (BALANCE + 1) * BALANCE;
+            let needed =
+                move |asked: u64| asked.div_ceil(workers).div_ceil(BALANCE) * (BALANCE + 1) + SPARE_PLACES;
+            (per_worker * workers, Box::new(needed))
+        }
+        Descriptors::Ordinary => {
+            // Per worker: epoll or a ring, its wake-up, its listeners.
+            let spare = SPARE_FILES + workers * (2 + config.listen.len() as u64);
+            (open_files.saturating_sub(spare), Box::new(move |asked| asked + spare))
+        }
     };
     let held = usize::try_from(held).unwrap_or(usize::MAX);
     match config.max_connections {
-        None if held > 0 => Ok(Room { open_files, connections: held }),
-        Some(asked) if asked <= held => Ok(Room { open_files, connections: asked }),
+        None if held > 0 => Ok(Room { descriptors, connections: held }),
+        Some(asked) if asked <= held => Ok(Room { descriptors, connections: asked }),
         asked => Err(StartError(format!(
             "the limit on open files ({open_files}) holds {held} connections{}: raise it (ulimit -n {}) or lower --max-connections",
             asked.map_or_else(String::new, |asked| format!(", fewer than --max-connections {asked}")),
