@@ -31,6 +31,7 @@ use super::{
     shared::Shared,
     stats::Stats,
     sweep::InFlight,
+    trim::HighWater,
 };
 use crate::{
     broker::{
@@ -101,6 +102,7 @@ pub struct Worker<D: Driver> {
     /// Nobody's time runs out before this tick.
     pub(super) grace_until: Tick,
     shrunk_at: Tick,
+    high_water: HighWater,
     events: Vec<Event>,
     due: Vec<u32>,
 }
@@ -147,6 +149,7 @@ impl<D: Driver> Worker<D> {
             now: Tick::START,
             grace_until: Tick(0),
             shrunk_at: Tick::START,
+            high_water: HighWater::default(),
             events: Vec::new(),
             due: Vec::new(),
             shared,
@@ -300,6 +303,7 @@ impl<D: Driver> Worker<D> {
         self.homes.tick(self.now);
         self.quieten_lanes();
         self.relieve_logs();
+        self.high_water.note(self.pieces());
         if self.now.since(self.shrunk_at) >= SHRINK {
             self.shrink();
         }
@@ -309,11 +313,19 @@ impl<D: Driver> Worker<D> {
     /// Lets go of memory that most of its users have left.
     fn shrink(&mut self) {
         self.shrunk_at = self.now;
-        self.homes.shrink();
-        self.lanes.shrink();
+        let shrunk = self.homes.shrink() | self.lanes.shrink();
         if mostly_unused(self.quiet.len(), self.quiet.capacity()) {
             self.quiet.shrink_to_fit();
         }
+        // A table may shrink long after the pieces have gone: when its last slots are free.
+        if self.high_water.has_ebbed(self.pieces()) | shrunk {
+            self.shared.trimmer.ask();
+        }
+    }
+
+    /// What owns small pieces of the heap.
+    fn pieces(&self) -> usize {
+        self.homes.len() + self.lanes.len() + self.connections.len()
     }
 
     fn set_gauges(&self) {

@@ -23,6 +23,7 @@ use crate::{
         Settings, Shared, Worker,
         driver::{Driver, Epoll, listener},
         stats::Stats,
+        trim,
     },
     session::{
         Router,
@@ -33,6 +34,8 @@ use crate::{
 type EpollShared = Shared<<Epoll as Driver>::Socket>;
 
 /// A running server. Dropping it does not stop it: [`Server::drain`] and [`Server::join`] do.
+///
+/// A start sets what the GNU allocator keeps of freed memory, for the whole process.
 pub struct Server {
     addresses: Vec<SocketAddr>,
     shared: Arc<EpollShared>,
@@ -74,6 +77,7 @@ impl Server {
     }
 
     fn start_counted(config: &Config, router: Arc<dyn Router>, counts: Counts) -> Result<Server, StartError> {
+        trim::prepare();
         let metrics = counts.metrics();
         let Counts { stats, topics, logs } = counts;
         let connections_max = resources::connections_max(config)?;
