@@ -23,6 +23,7 @@ use super::{
     connections::{Connections, Flag, Phase},
     deadlines::Deadlines,
     driver::{Driver, End, Event, Sent},
+    due::Beat,
     farewell::Why,
     lanes::Lanes,
     mail::Batch,
@@ -101,6 +102,8 @@ pub struct Worker<D: Driver> {
     pub(super) now: Tick,
     /// Nobody's time runs out before this tick.
     pub(super) grace_until: Tick,
+    /// What pings leave in.
+    pub(super) beat: Beat,
     shrunk_at: Tick,
     high_water: HighWater,
     events: Vec<Event>,
@@ -148,6 +151,7 @@ impl<D: Driver> Worker<D> {
             draining: None,
             now: Tick::START,
             grace_until: Tick(0),
+            beat: Beat::of(0, 1),
             shrunk_at: Tick::START,
             high_water: HighWater::default(),
             events: Vec::new(),
@@ -296,6 +300,9 @@ impl<D: Driver> Worker<D> {
 
     /// What is due ten times a second.
     fn each_tenth(&mut self) {
+        if let Some(interval) = self.shared.settings.ping {
+            self.beat = Beat::of(self.connections.len(), interval);
+        }
         let mut due = std::mem::take(&mut self.due);
         self.deadlines.take_due(self.now, &mut due);
         due.drain(..).for_each(|slot| self.look(slot));
