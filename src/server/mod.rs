@@ -30,6 +30,8 @@ use crate::{
     },
 };
 
+pub use crate::engine::trim::prepare_allocator;
+
 type EpollShared = Shared<<Epoll as Driver>::Socket>;
 
 /// A running server. Dropping it does not stop it: [`Server::drain`] and [`Server::join`] do.
