@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use stentor::{
     cli::{self, Command, Exit},
     config::Config,
-    server::{Server, log, signals},
+    server::{Server, log, prepare_allocator, signals},
 };
 
 fn main() -> ExitCode {
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: &Config) -> Result<(), Exit> {
+    prepare_allocator();
     log::init(config.log_level);
     let server = Server::start(config).map_err(|error| Exit::mistake(error.to_string()))?;
     signals::on_signal(server.drainer()).map_err(|error| Exit::mistake(format!("no signals: {error}")))?;

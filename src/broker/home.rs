@@ -361,15 +361,15 @@ impl Homes {
         }
     }
 
-    /// Lets go of the memory that topics had which have gone, where that is most of it. Looks at every slot, so it is
-    /// for once in a while.
-    pub fn shrink(&mut self) {
+    /// Lets go of the tables' memory that topics had which have gone, where that is most of it; says whether there was
+    /// any. Looks at every slot, so it is for once in a while.
+    pub fn shrink(&mut self) -> bool {
         if !mostly_unused(self.names.len(), self.names.capacity().max(self.slots.capacity())) {
-            return;
+            return false;
         }
         let used = self.slots.iter().rposition(|slot| slot.topic.is_some()).map_or(0, |last| last + 1);
         if used == self.slots.len() {
-            return;
+            return false;
         }
         let newest = self.slots[used..].iter().map(|slot| slot.generation).max();
         self.first_generation = newest.map_or(0, |newest| newest + 1).max(self.first_generation);
@@ -381,6 +381,7 @@ impl Homes {
         self.idle.shrink_to(2 * self.idle.len());
         self.live.shrink_to(2 * self.live.len());
         self.dirty.iter_mut().for_each(|dirty| dirty.shrink_to(2 * dirty.len()));
+        true
     }
 
     /// What must be true between two turns. For simulations.

@@ -87,10 +87,12 @@ impl Hot {
         self.flags & flag as u16 != 0
     }
 
-    /// Whether a visit must look closer: something of its own waits, its socket refused bytes, a send is in flight,
-    /// or it has several topics.
+    /// Whether a visit must look closer: something of its own waits, its socket refused bytes and has not taken all it
+    /// was given since, a send is in flight, or it has several topics.
+    #[inline]
     pub fn is_special(&self) -> bool {
-        const FLAGS: u16 = Flag::Blocked as u16 | Flag::InFlight as u16 | Flag::Several as u16;
+        const FLAGS: u16 =
+            Flag::Blocked as u16 | Flag::Stalled as u16 | Flag::InFlight as u16 | Flag::Several as u16;
         self.flags & FLAGS != 0 || self.outgoing.is_some()
     }
 

@@ -16,6 +16,30 @@ use crate::{
     },
 };
 
+/// Pings that leave together at most, if they are spread evenly: so many connections are looked at in one tick.
+const PINGS_PER_BEAT: usize = 1024;
+
+/// Pings leave in beats of up to a second, since then most pongs come together as well and the worker is woken once for
+/// many of them. So a ping comes early, by less than a beat, and never late.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Beat {
+    ticks: u32,
+}
+
+impl Beat {
+    /// The beat of so many connections that are pinged after `interval` ticks of silence.
+    pub fn of(connections: usize, interval: u32) -> Beat {
+        let per_tick = connections / interval as usize;
+        let ticks = u32::try_from(PINGS_PER_BEAT / per_tick.max(1)).unwrap_or(u32::MAX);
+        Beat { ticks: ticks.min(interval / 25).clamp(1, Tick::PER_SECOND) }
+    }
+
+    /// When a client is pinged that was last heard at a time.
+    fn after(self, heard: Tick, interval: u32) -> Tick {
+        Tick(heard.after(interval).0 / self.ticks * self.ticks)
+    }
+}
+
 impl<D: Driver> Worker<D> {
     /// Looks at a connection whose deadline has come: does what is due and arms the next.
     pub(super) fn look(&mut self, slot: u32) {
@@ -42,8 +66,10 @@ impl<D: Driver> Worker<D> {
             // As if the client had last been heard a while ago, slot by slot another while, so that a
             // connect storm is not answered by a storm of pings an interval later, and ever after.
             let phase = (slot.wrapping_mul(0x9e37_79b9) >> 8) % (ping / 2).max(1);
-            self.connections.warm(slot).received_at = Tick(self.now.0.saturating_sub(phase));
-            self.deadlines.arm(slot, self.now, ping - phase);
+            let heard = Tick(self.now.0.saturating_sub(phase));
+            self.connections.warm(slot).received_at = heard;
+            let due = self.beat.after(heard, ping);
+            self.deadlines.arm(slot, self.now, due.since(self.now));
         }
         if let Some(idle) = idle {
             self.deadlines.arm(slot, self.now, idle);
@@ -136,7 +162,7 @@ impl<D: Driver> Worker<D> {
         let stalled = self.connections.hot(slot).is(Flag::Stalled);
         let warm = self.connections.warm(slot);
         let asked_at = if stalled { warm.pinged_at.max(warm.progress_at) } else { warm.pinged_at };
-        let (silent, waited) = (now.since(warm.received_at), now.since(asked_at));
+        let (received_at, waited) = (warm.received_at, now.since(asked_at));
         if self.connections.hot(slot).is(Flag::AwaitsPong) {
             if waited >= pong && !unheard {
                 self.end(slot, End::Reset, Why::PongTimeout);
@@ -144,13 +170,46 @@ impl<D: Driver> Worker<D> {
             }
             return Some(pong.saturating_sub(waited).max(1));
         }
-        if silent < ping {
-            return Some(ping - silent);
+        let due = self.beat.after(received_at, ping);
+        if now < due {
+            return Some(due.since(now));
         }
         self.stats().pings_sent.add(1);
         self.queue(slot, &control_frame(OpCode::Ping, b""));
         self.connections.hot(slot).set(Flag::AwaitsPong);
         self.connections.warm(slot).pinged_at = now;
-        Some(pong)
+        // The next ping may be due before this one's time is over.
+        Some(pong.min(self.beat.after(now, ping).since(now)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_is_early_by_less_than_a_beat() {
+        let second = Tick::PER_SECOND;
+        for (interval, connections, beat) in [
+            (251, 1, second),
+            (251, 25_000, second),
+            (251, 100_000, 2),
+            (251, 1_000_000, 1),
+            (251, usize::MAX, 1),
+            (101, 1, 4),
+            (4, 1, 1),
+            (1, 1_000, 1),
+            (u32::MAX / 2, 1_000_000, second),
+        ] {
+            assert_eq!(Beat::of(connections, interval), Beat { ticks: beat });
+            for heard in Tick::START.0..Tick::START.0 + 20 {
+                let due = Beat { ticks: beat }.after(Tick(heard), interval).0;
+                let latest = heard + interval;
+                assert!(
+                    due <= latest && latest - due < beat && due.is_multiple_of(beat),
+                    "{interval} ticks: {due}"
+                );
+            }
+        }
     }
 }

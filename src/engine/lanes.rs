@@ -166,8 +166,10 @@ impl Lanes {
         record
     }
 
-    /// Lets go of the memory that lanes and subscriptions had which have gone, where that is most of it.
-    pub fn shrink(&mut self) {
+    /// Lets go of the tables' memory that lanes and subscriptions had which have gone, where that is most of it; says
+    /// whether there was any.
+    pub fn shrink(&mut self) -> bool {
+        let before = self.capacity();
         if mostly_unused(self.records.len(), self.records.capacity().max(self.names.capacity())) {
             self.records.shrink_to_fit();
             self.names.shrink_to(2 * self.names.len());
@@ -175,6 +177,12 @@ impl Lanes {
         if mostly_unused(self.subscriptions.len(), self.subscriptions.capacity()) {
             self.subscriptions.shrink_to_fit();
         }
+        self.capacity() < before
+    }
+
+    /// Of the tables together.
+    fn capacity(&self) -> usize {
+        self.records.capacity() + self.names.capacity() + self.subscriptions.capacity()
     }
 
     /// The lane at an index that is in use.
@@ -457,6 +465,23 @@ mod tests {
         for lane in lanes.indices() {
             assert_eq!(lanes.at(lane).lane.gathered(), 0);
         }
+    }
+
+    #[test]
+    fn tables_shrink_once_whoever_stays() {
+        const LANES: u32 = 20_000;
+        let mut lanes = Lanes::new(0);
+        let mut create =
+            |at: u32| lanes.create(TopicName::parse(&at.to_string()).unwrap(), WorkerId(0), Tick(0));
+        let all: Vec<u32> = (0..LANES).map(&mut create).collect();
+        assert!(!lanes.shrink());
+        // The last one holds the records of all before it.
+        all[1..all.len() - 1].iter().for_each(|&lane| _ = lanes.remove(lane));
+        assert!(lanes.shrink(), "the names");
+        assert!(!lanes.shrink());
+        lanes.remove(all[all.len() - 1]);
+        assert!(lanes.shrink(), "the records");
+        assert!(!lanes.shrink() && lanes.capacity() < 100, "{}", lanes.capacity());
     }
 
     #[test]

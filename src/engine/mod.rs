@@ -17,6 +17,7 @@
 //! | `post`, `mail`, `mailboxes`, `outbox` | mail between workers, push-back by credits |
 //! | `stats` | counters |
 //! | `sync` | what threads share the mailboxes by |
+//! | `trim` | free memory back to the system |
 //! | `audit` | what must be true between two turns |
 //! | `driver` | sockets |
 //!
@@ -49,6 +50,7 @@ mod sweep;
 mod sync;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trim;
 mod worker;
 
 pub use shared::{Settings, Shared};

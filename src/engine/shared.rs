@@ -14,7 +14,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{driver::Wake, mailboxes::Post, stats::Stats};
+use super::{driver::Wake, mailboxes::Post, stats::Stats, trim::Trimmer};
 use crate::{
     broker::{
         ids::{Tick, WorkerId},
@@ -129,6 +129,8 @@ pub struct Shared<S> {
     /// Connections of each worker, those on their way to it included.
     pub(super) connections: Vec<AtomicUsize>,
     pub(super) addresses: Addresses,
+    /// The heap is the process's.
+    pub(super) trimmer: Arc<Trimmer>,
     draining: AtomicBool,
 }
 
@@ -146,6 +148,7 @@ impl<S> Shared<S> {
             connections: wakes.iter().map(|_| AtomicUsize::new(0)).collect(),
             addresses: Addresses::new(settings.connections_per_address_max),
             post: Post::new(wakes),
+            trimmer: Arc::default(),
             settings,
             router,
             stats,

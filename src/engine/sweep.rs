@@ -17,7 +17,11 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    broker::lane::{Entry, Seat},
+    broker::{
+        ids::Position,
+        lane::{Entry, Seat},
+        log::View,
+    },
     config::SlowConsumer,
 };
 
@@ -56,6 +60,12 @@ enum Met {
     Several,
     /// A send that did not take all that it was given.
     Short { asked: usize, sent: Sent },
+}
+
+/// Nearly all entries of a lane stand at the same position, so the loop seldom asks.
+#[cold]
+fn run_from(view: &View, from: Position) -> &[u8] {
+    view.first_run(from)
 }
 
 impl<D: Driver> Worker<D> {
@@ -141,7 +151,7 @@ impl<D: Driver> Worker<D> {
                     break;
                 }
                 if entry.position != from {
-                    (from, run) = (entry.position, view.first_run(entry.position));
+                    (from, run) = (entry.position, run_from(view, entry.position));
                     if run.len() as u64 != head.position.since(from) {
                         met = Met::Special;
                         break;
@@ -151,9 +161,7 @@ impl<D: Driver> Worker<D> {
                 if sent == Sent::Queued {
                     hot.set(Flag::InFlight);
                     in_flight.push(InFlight { lane, before: *entry, asked: run.len() });
-                } else if sent == Sent::Bytes(run.len()) {
-                    hot.clear(Flag::Stalled);
-                } else {
+                } else if sent != Sent::Bytes(run.len()) {
                     met = Met::Short { asked: run.len(), sent };
                     break;
                 }

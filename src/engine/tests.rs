@@ -404,6 +404,32 @@ fn while_the_socket_is_full_only_the_newest_ping_is_answered() {
 }
 
 #[test]
+fn pings_of_one_second_leave_together_and_none_is_late() {
+    for pong_timeout in [Duration::from_secs(10), Duration::from_secs(60)] {
+        let ping_interval = Some(Duration::from_secs(25));
+        let config = Config { ping_interval, pong_timeout, ..Config::default() };
+        let mut test = Test::new(Personality::Readiness, &config);
+        let clients: Vec<SocketId> = (0..100).map(|_| test.connect("/ws/t")).collect();
+        let mut pinged = vec![Vec::new(); clients.len()];
+        for tick in 0..1000 {
+            test.pass(Duration::from_millis(100));
+            for (client, pinged) in clients.iter().zip(&mut pinged) {
+                if !test.read(*client, LARGE).is_empty() {
+                    pinged.push(tick);
+                    test.write(*client, &[0x8a, 0x80, 0, 0, 0, 0]);
+                }
+            }
+        }
+        let tenths: Vec<u32> = pinged.iter().flatten().map(|tick| tick % 10).collect();
+        assert!(tenths.iter().all(|&at| at == tenths[0]), "{pinged:?}");
+        for pinged in pinged {
+            assert!((3..=4).contains(&pinged.len()) && pinged[0] <= 251, "{pinged:?}");
+            assert!(pinged.windows(2).all(|two| two[1] - two[0] == 250), "{pinged:?}");
+        }
+    }
+}
+
+#[test]
 fn nobody_is_timed_out_for_the_servers_own_pause() {
     let config = Config {
         ping_interval: Some(Duration::from_secs(2)),

@@ -23,6 +23,7 @@ use super::{
     connections::{Connections, Flag, Phase},
     deadlines::Deadlines,
     driver::{Driver, End, Event, Sent},
+    due::Beat,
     farewell::Why,
     gather::Gathered,
     lanes::Lanes,
@@ -32,6 +33,7 @@ use super::{
     shared::Shared,
     stats::Stats,
     sweep::InFlight,
+    trim::HighWater,
 };
 use crate::{
     broker::{
@@ -99,7 +101,10 @@ pub struct Worker<D: Driver> {
     pub(super) now: Tick,
     /// Nobody's time runs out before this tick.
     pub(super) grace_until: Tick,
+    /// What pings leave in.
+    pub(super) beat: Beat,
     shrunk_at: Tick,
+    high_water: HighWater,
     events: Vec<Event>,
     due: Vec<u32>,
 }
@@ -144,7 +149,9 @@ impl<D: Driver> Worker<D> {
             draining: None,
             now: Tick::START,
             grace_until: Tick(0),
+            beat: Beat::of(0, 1),
             shrunk_at: Tick::START,
+            high_water: HighWater::default(),
             events: Vec::new(),
             due: Vec::new(),
             shared,
@@ -291,6 +298,9 @@ impl<D: Driver> Worker<D> {
 
     /// What is due ten times a second.
     fn each_tenth(&mut self) {
+        if let Some(interval) = self.shared.settings.ping {
+            self.beat = Beat::of(self.connections.len(), interval);
+        }
         let mut due = std::mem::take(&mut self.due);
         self.deadlines.take_due(self.now, &mut due);
         due.drain(..).for_each(|slot| self.look(slot));
@@ -298,6 +308,7 @@ impl<D: Driver> Worker<D> {
         self.homes.tick(self.now);
         self.quieten_lanes();
         self.relieve_logs();
+        self.high_water.note(self.pieces());
         if self.now.since(self.shrunk_at) >= SHRINK {
             self.shrink();
         }
@@ -307,11 +318,19 @@ impl<D: Driver> Worker<D> {
     /// Lets go of memory that most of its users have left.
     fn shrink(&mut self) {
         self.shrunk_at = self.now;
-        self.homes.shrink();
-        self.lanes.shrink();
+        let shrunk = self.homes.shrink() | self.lanes.shrink();
         if mostly_unused(self.quiet.len(), self.quiet.capacity()) {
             self.quiet.shrink_to_fit();
         }
+        // A table may shrink long after the pieces have gone: when its last slots are free.
+        if self.high_water.has_ebbed(self.pieces()) | shrunk {
+            self.shared.trimmer.ask();
+        }
+    }
+
+    /// What owns small pieces of the heap.
+    fn pieces(&self) -> usize {
+        self.homes.len() + self.lanes.len() + self.connections.len()
     }
 
     fn set_gauges(&self) {

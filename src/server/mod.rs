@@ -31,6 +31,8 @@ use crate::{
     },
 };
 
+pub use crate::engine::trim::prepare_allocator;
+
 /// A running server. Dropping it does not stop it: [`Server::drain`] and [`Server::join`] do.
 pub struct Server {
     addresses: Vec<SocketAddr>,

@@ -217,7 +217,8 @@ fn topics_that_have_gone_leave_no_memory_and_their_names_find_nobody() {
     homes.tick(Tick(1000));
     homes.tick(Tick(2000));
     assert_eq!(homes.len(), 1);
-    homes.shrink();
+    assert!(homes.shrink());
+    assert!(!homes.shrink(), "there is nothing more");
     let (slots, names) = (homes.slots.capacity(), homes.names.capacity());
     assert!(slots <= 778 && names < 100 && homes.free.capacity() < 800, "{slots} slots, {names} names");
     assert!(homes.idle.capacity() < 1000 && homes.topic_mut(old[777]).is_some());

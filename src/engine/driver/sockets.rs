@@ -66,16 +66,17 @@ pub(super) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Received {
 pub(super) fn sent<E: Into<io::Error>>(result: Result<usize, E>) -> Sent {
     match result {
         Ok(bytes) if bytes > 0 => Sent::Bytes(bytes),
-        rare => none_sent(rare.map_err(Into::into)),
+        rare => match is_full(rare.map_err(Into::into)) {
+            true => Sent::Refused,
+            false => Sent::Failed,
+        },
     }
 }
 
+/// Whether a send that took nothing found the socket full.
 #[cold]
-fn none_sent(result: io::Result<usize>) -> Sent {
-    match result {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Sent::Refused,
-        _ => Sent::Failed,
-    }
+fn is_full(result: io::Result<usize>) -> bool {
+    result.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
 /// What the result of a receive means.
