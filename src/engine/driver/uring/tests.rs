@@ -103,15 +103,19 @@ impl Test {
 }
 
 /// Runs a test with both kinds of descriptors, where there is an io_uring.
-fn with_each(test: impl Fn(Descriptors)) {
+fn with_each(test: impl Fn(Descriptors) + Sync) {
     for descriptors in [Descriptors::Ordinary, DIRECT] {
-        match Uring::new(Vec::new(), descriptors, Instant::now()) {
-            Ok(driver) => {
-                drop(driver);
-                test(descriptors);
-            }
-            Err(error) => println!("NOT RUN with {descriptors:?}: {error}"),
-        }
+        with(descriptors, || test(descriptors));
+    }
+}
+
+/// Runs a test where there is an io_uring. Each ring is on a thread of its own: when it ends, it interrupts what its
+/// maker waits in.
+fn with(descriptors: Descriptors, test: impl FnOnce() + Send) {
+    let made = thread::spawn(move || Uring::new(Vec::new(), descriptors, Instant::now()).map(drop));
+    match made.join().unwrap() {
+        Ok(()) => thread::scope(|scope| scope.spawn(test).join().unwrap()),
+        Err(error) => println!("NOT RUN with {descriptors:?}: {error}"),
     }
 }
 
@@ -498,41 +502,37 @@ fn sockets_move_from_one_ring_to_another() {
 
 #[test]
 fn a_full_table_takes_no_more() {
-    if Uring::new(Vec::new(), DIRECT, Instant::now()).is_err() {
-        println!("NOT RUN: there is no io_uring");
-        return;
-    }
-    let mut test = Test::new(Descriptors::Direct { places: 4 });
-    let peers: Vec<TcpStream> = (0..4).map(|slot| test.add(slot)).collect();
-    let (socket, mut one_more) = test.pair();
-    let refused = test.driver.add(4, socket.into()).unwrap_err();
-    assert!(refused.to_string().contains("full"), "{refused}");
-    assert_eq!(one_more.read(&mut [0; 1]).unwrap(), 0, "it is closed");
+    with(DIRECT, || {
+        let mut test = Test::new(Descriptors::Direct { places: 4 });
+        let peers: Vec<TcpStream> = (0..4).map(|slot| test.add(slot)).collect();
+        let (socket, mut one_more) = test.pair();
+        let refused = test.driver.add(4, socket.into()).unwrap_err();
+        assert!(refused.to_string().contains("full"), "{refused}");
+        assert_eq!(one_more.read(&mut [0; 1]).unwrap(), 0, "it is closed");
 
-    let everyone: Vec<(u32, &[u8])> = (0..4).map(|slot| (slot, &b"all"[..])).collect();
-    assert_eq!(test.submit(&everyone), []);
-    peers.iter().for_each(|peer| assert_eq!(read_exactly(peer, 3), b"all"));
-    test.driver.remove(2, End::Close);
-    let next = test.add(2);
-    assert_eq!(test.submit(&[(2, b"next")]), []);
-    assert_eq!(read_exactly(&next, 4), b"next");
+        let everyone: Vec<(u32, &[u8])> = (0..4).map(|slot| (slot, &b"all"[..])).collect();
+        assert_eq!(test.submit(&everyone), []);
+        peers.iter().for_each(|peer| assert_eq!(read_exactly(peer, 3), b"all"));
+        test.driver.remove(2, End::Close);
+        let next = test.add(2);
+        assert_eq!(test.submit(&[(2, b"next")]), []);
+        assert_eq!(read_exactly(&next, 4), b"next");
+    });
 }
 
 /// With direct descriptors none of the process' own is held.
 #[test]
 fn direct_descriptors_are_none_of_the_process() {
-    if Uring::new(Vec::new(), DIRECT, Instant::now()).is_err() {
-        println!("NOT RUN: there is no io_uring");
-        return;
-    }
-    let mut test = Test::new(DIRECT);
-    let (socket, peer) = test.pair();
-    let socket = OwnedFd::from(socket);
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&socket));
-    let inode = std::fs::read_link(&path).unwrap();
-    test.driver.add(0, socket).unwrap();
-    // Another test may have the number by now, but not the socket.
-    assert!(std::fs::read_link(&path).map_or(true, |other| other != inode));
-    assert_eq!(test.submit(&[(0, b"there")]), []);
-    assert_eq!(read_exactly(&peer, 5), b"there");
+    with(DIRECT, || {
+        let mut test = Test::new(DIRECT);
+        let (socket, peer) = test.pair();
+        let socket = OwnedFd::from(socket);
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&socket));
+        let inode = std::fs::read_link(&path).unwrap();
+        test.driver.add(0, socket).unwrap();
+        // Another test may have the number by now, but not the socket.
+        assert!(std::fs::read_link(&path).map_or(true, |other| other != inode));
+        assert_eq!(test.submit(&[(0, b"there")]), []);
+        assert_eq!(read_exactly(&peer, 5), b"there");
+    });
 }
