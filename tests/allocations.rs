@@ -8,7 +8,7 @@ mod common;
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use stentor::{
     config::{Config, SlowConsumer},
     engine::{
         Settings, Shared, Worker,
-        driver::{Driver, Epoll, listener, sim::Personality},
+        driver::{Descriptors, Driver, Epoll, Uring, listener, sim::Personality},
         stats::Stats,
     },
     session::routes::Routes,
@@ -175,15 +175,15 @@ fn a_send_that_stops_inside_a_message_allocates_the_messages_rest() {
     }
 }
 
-/// One worker over epoll, on this thread.
-struct Real {
-    worker: Worker<Epoll>,
+/// One worker over real sockets, on this thread.
+struct Real<D: Driver> {
+    worker: Worker<D>,
     stats: Arc<Vec<Stats>>,
     address: SocketAddr,
 }
 
-impl Real {
-    fn new() -> Real {
+impl<D: Driver> Real<D> {
+    fn new(driver: impl FnOnce(Vec<TcpListener>) -> std::io::Result<D>) -> Real<D> {
         let config = Config::default();
         let options = listener::Options {
             backlog: config.backlog,
@@ -192,7 +192,7 @@ impl Real {
         };
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let (mut listeners, addresses) = listener::bind(&[anywhere], 1, options).expect("a free port");
-        let driver = Epoll::new(listeners.remove(0), Instant::now()).expect("an epoll descriptor");
+        let driver = driver(listeners.remove(0)).expect("a driver");
         let stats = Arc::new(vec![Stats::default()]);
         let shared = Shared::new(
             Settings::new(&config, 1000, 7),
@@ -209,7 +209,7 @@ impl Real {
     fn until(&mut self, condition: impl Fn(&Stats) -> bool) {
         let began = Instant::now();
         while !condition(&self.stats[0]) {
-            self.worker.tick().expect("epoll works");
+            self.worker.tick().expect("the driver works");
             assert!(began.elapsed() < common::PATIENCE, "{:?}", self.stats);
         }
     }
@@ -243,9 +243,23 @@ fn drain(mut client: &TcpStream) {
 /// speed, and their number is not known before: it is less than one per message, and each has 200 deliveries.
 #[test]
 fn a_delivery_over_real_sockets_allocates_nothing() {
+    deliver_over(|listeners| Epoll::new(listeners, Instant::now()));
+}
+
+#[test]
+fn a_delivery_over_real_sockets_allocates_nothing_with_io_uring() {
+    for descriptors in [Descriptors::Ordinary, Descriptors::Direct { places: 1000 }] {
+        match common::why_no_uring(descriptors) {
+            None => deliver_over(|listeners| Uring::new(listeners, descriptors, Instant::now())),
+            Some(why) => println!("NOT RUN: {why}"),
+        }
+    }
+}
+
+fn deliver_over<D: Driver>(driver: impl Fn(Vec<TcpListener>) -> std::io::Result<D>) {
     const MESSAGES: u64 = 500;
     for payload_bytes in [64, 16 << 10] {
-        let mut real = Real::new();
+        let mut real = Real::new(&driver);
         let mut publisher = real.connect("/ws/t?mode=pub");
         let subscribers: Vec<TcpStream> = (0..200).map(|_| real.connect("/ws/t?mode=sub")).collect();
         let bytes = frame(BINARY, &vec![7; payload_bytes]);

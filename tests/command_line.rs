@@ -67,16 +67,21 @@ fn flags_that_are_none() {
 
 #[test]
 fn more_connections_than_files() {
-    let script = format!(
-        "ulimit -n 256 && exec '{}' --listen=127.0.0.1:0 --max-connections=1000",
-        env!("CARGO_BIN_EXE_stentor")
-    );
-    let line = mistake(&run(Command::new("sh").args(["-c", &script])));
-    assert!(
-        line.contains("open files") && line.contains("256") && line.contains("--max-connections"),
-        "{line}"
-    );
-    assert!(line.contains("ulimit -n"), "it says what would do: {line}");
+    // What would do: with direct descriptors the limit holds for each worker.
+    for (flags, says) in
+        [("", "ulimit -n 10"), ("--driver=uring --direct-descriptors --workers=2", "ulimit -n 586)")]
+    {
+        let script = format!(
+            "ulimit -n 256 && exec '{}' --listen=127.0.0.1:0 --max-connections=1000 {flags}",
+            env!("CARGO_BIN_EXE_stentor")
+        );
+        let line = mistake(&run(Command::new("sh").args(["-c", &script])));
+        assert!(
+            line.contains("open files") && line.contains("256") && line.contains("--max-connections"),
+            "{line}"
+        );
+        assert!(line.contains(says), "it says what would do: {line}");
+    }
 }
 
 #[test]

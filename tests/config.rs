@@ -193,6 +193,11 @@ fn mistakes_say_what_to_do() {
             "--max-connections-per-ip 11 is more than --max-connections 10, so it bounds nothing: lower it or leave \
              it out",
         ),
+        (
+            &["--direct-descriptors"],
+            "--direct-descriptors: only io_uring has them, give --driver uring with it",
+        ),
+        (&["--driver=kqueue"], "--driver kqueue: expected auto, epoll or uring"),
         (&["--listen=[::1]:80", "--listen=[::1]:80"], "--listen [::1]:80: given twice"),
         (
             &["--listen=127.0.0.1:80", "--listen=0.0.0.0:80"],

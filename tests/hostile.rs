@@ -218,6 +218,7 @@ fn who_reads_a_byte_a_second_is_judged_by_its_lag() {
 fn descriptors_run_out() {
     const FILES: u32 = 64;
     const SILENT: usize = 200;
+    // With direct descriptors they are not what runs out: see `direct_descriptors.rs`.
     let process = Process::start_with_files(FILES, &["--workers=1", "--handshake-timeout=1m"]);
     let mut asked = Client::to(process.address);
     let mut neighbour = Neighbour::at(process.address);

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::kind::{Address, Counts, Or, Origin, Sizes, Subprotocol, Switch, Times, Words};
-use super::{About, Anonymous, Entry, Group, Key, LogLevel, SlowConsumer};
+use super::{About, Anonymous, Driver, Entry, Group, Key, LogLevel, SlowConsumer};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -29,6 +29,8 @@ pub static ALL: &[&dyn Entry] = &[
     &ACCEPTS_PER_TICK,
     &WORKERS,
     &PIN,
+    &DRIVER,
+    &DIRECT_DESCRIPTORS,
     &MAIL_LEN_MAX,
     &ANONYMOUS,
     &ALLOW_ORIGIN,
@@ -150,6 +152,47 @@ pub static PIN: Key<Switch> = Key {
     field: |config| vec![config.pin],
 };
 
+/// `--driver`
+pub static DRIVER: Key<Words<Driver>> = Key {
+    about: About {
+        name: "driver",
+        group: Group::Workers,
+        default: &["auto"],
+        means: "epoll",
+        repeats: false,
+        brief: "what moves bytes between the kernel and the workers: auto, epoll or uring",
+        effect: "With `uring` each worker has an io_uring: all sends of a slice of a broadcast are one system call. \
+                 Nothing else changes. It takes Linux 5.19 (6.1 or later is better), `kernel.io_uring_disabled` at 0 and a \
+                 seccomp profile that allows it; where that is not so, the server does not start.",
+        reason: "epoll is to be had everywhere; many container runtimes forbid io_uring.",
+        memory: "",
+    },
+    kind: Words {
+        placeholder: "DRIVER",
+        words: &[("auto", Driver::Auto), ("epoll", Driver::Epoll), ("uring", Driver::Uring)],
+    },
+    field: |config| vec![config.driver],
+};
+
+/// `--direct-descriptors`
+pub static DIRECT_DESCRIPTORS: Key<Switch> = Key {
+    about: About {
+        name: "direct-descriptors",
+        group: Group::Workers,
+        default: &["off"],
+        means: "",
+        repeats: false,
+        brief: "hold connections in the rings' tables and not as open files",
+        effect: "The limit on open files then bounds the connections of each worker and not of the process, and a send \
+                 looks no descriptor up. Tools that list a process' open files do not see these connections. Takes \
+                 `--driver uring` and Linux 6.13.",
+        reason: "What operators see of a process with their tools should be all of it, unless they choose otherwise.",
+        memory: "the kernel's: eight bytes for each place, as many in each worker as the process may have open files.",
+    },
+    kind: Switch,
+    field: |config| vec![config.direct_descriptors],
+};
+
 /// `--mail-len-max`
 pub static MAIL_LEN_MAX: Key<Counts<usize>> = Key {
     about: About {
@@ -262,7 +305,7 @@ pub static MAX_CONNECTIONS: Key<Or<Counts<usize>>> = Key {
         repeats: false,
         brief: "open connections in all",
         effect: "One more is refused and counted. The limit on open files is the system's \
-                 (`ulimit -n`, `LimitNOFILE=` in systemd).",
+                 (`ulimit -n`, `LimitNOFILE=` in systemd); with `--direct-descriptors` each worker holds about as many.",
         reason: "The system's own limit is the operator's word already; a second number would only disagree with it.",
         memory: "256 bytes for each idle connection with one subscription are the budget, beside what the kernel needs \
                  for its socket: see `--send-buffer-bytes`.",

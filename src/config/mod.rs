@@ -43,6 +43,17 @@ pub enum SlowConsumer {
     Latest,
 }
 
+/// What moves bytes between the kernel and the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Driver {
+    /// The server's choice.
+    Auto,
+    /// epoll.
+    Epoll,
+    /// io_uring.
+    Uring,
+}
+
 /// How much is logged. Ordered: each includes what stands before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogLevel {
@@ -74,6 +85,10 @@ pub struct Config {
     pub workers: usize,
     /// Whether each worker is bound to its core.
     pub pin: bool,
+    /// What moves bytes between the kernel and the workers.
+    pub driver: Driver,
+    /// Whether sockets are in the rings' tables, and take none of the process' descriptors. Takes io_uring.
+    pub direct_descriptors: bool,
     /// Requests under way between each ordered pair of workers.
     pub mail_len_max: usize,
 
@@ -159,6 +174,8 @@ impl Config {
             accepts_per_tick: given.one(&keys::ACCEPTS_PER_TICK)?,
             workers: given.one(&keys::WORKERS)?.unwrap_or_else(available_workers),
             pin: given.one(&keys::PIN)?,
+            driver: given.one(&keys::DRIVER)?,
+            direct_descriptors: given.one(&keys::DIRECT_DESCRIPTORS)?,
             mail_len_max: given.one(&keys::MAIL_LEN_MAX)?,
             anonymous: anonymous.unwrap_or(Anonymous::Publish),
             open_loopback: anonymous.is_none() && loopback_only,
@@ -223,6 +240,11 @@ impl Config {
             (&keys::LOG_BYTES_MAX.about, self.log_bytes_max),
             "one topic's lag alone could fill all logs",
         )?;
+        if self.direct_descriptors && self.driver != Driver::Uring {
+            return Err(Error::new(
+                "--direct-descriptors: only io_uring has them, give --driver uring with it",
+            ));
+        }
         match (self.max_connections_per_ip, self.max_connections) {
             (Some(per_ip), Some(all)) if per_ip > all => Err(Error::new(format!(
                 "--max-connections-per-ip {per_ip} is more than --max-connections {all}, so it bounds nothing: \

@@ -10,18 +10,19 @@ pub mod signals;
 use std::{
     fmt,
     hash::{BuildHasher, RandomState},
-    net::SocketAddr,
-    sync::Arc,
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Instant,
 };
 
 use crate::{
     broker::{ids::WorkerId, limits::Gauge},
-    config::Config,
+    config::{self, Config},
     engine::{
         Settings, Shared, Worker,
-        driver::{Driver, Epoll, listener},
+        driver::{Descriptors, Driver, Epoll, Uring, Wake, listener},
         stats::Stats,
     },
     session::{
@@ -32,14 +33,12 @@ use crate::{
 
 pub use crate::engine::trim::prepare_allocator;
 
-type EpollShared = Shared<<Epoll as Driver>::Socket>;
-
 /// A running server. Dropping it does not stop it: [`Server::drain`] and [`Server::join`] do.
 pub struct Server {
     addresses: Vec<SocketAddr>,
-    shared: Arc<EpollShared>,
+    drain: Arc<dyn Fn() + Send + Sync>,
     metrics: MetricsText,
-    workers: Vec<JoinHandle<std::io::Result<()>>>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
 }
 
 /// Why a server did not start. The text says what to do.
@@ -76,42 +75,26 @@ impl Server {
     }
 
     fn start_counted(config: &Config, router: Arc<dyn Router>, counts: Counts) -> Result<Server, StartError> {
-        let metrics = counts.metrics();
-        let Counts { stats, topics, logs } = counts;
-        let connections_max = resources::connections_max(config)?;
-        let options = listener::Options {
-            backlog: config.backlog,
-            send_buffer_bytes: config.send_buffer_bytes,
-            receive_buffer_bytes: config.receive_buffer_bytes,
+        let room = resources::room(config)?;
+        let (server, what) = match config.driver {
+            config::Driver::Auto | config::Driver::Epoll => {
+                (start_on(config, router, counts, room.connections, Epoll::new, no_epoll), "epoll")
+            }
+            config::Driver::Uring => {
+                let descriptors = room.descriptors;
+                let what = match descriptors {
+                    Descriptors::Ordinary => "io_uring",
+                    Descriptors::Direct { .. } => "io_uring with direct descriptors",
+                };
+                let make = move |listeners, started| Uring::new(listeners, descriptors, started);
+                (start_on(config, router, counts, room.connections, make, no_uring), what)
+            }
         };
-        let (listeners, addresses) =
-            listener::bind(&config.listen, config.workers, options).map_err(cannot_listen)?;
-        let system = |error| StartError(format!("the system gives no event queue: {error}"));
-        let started = Instant::now();
-        let drivers: Vec<Epoll> = listeners
-            .into_iter()
-            .map(|listeners| Epoll::new(listeners, started))
-            .collect::<Result<_, _>>()
-            .map_err(system)?;
-        let wakes = drivers.iter().map(Driver::wake).collect();
-        let seed = RandomState::new().hash_one(std::process::id());
-        let settings = Settings::new(config, connections_max, seed);
-        let shared = Arc::new(Shared::new(settings, router, stats, topics, logs, wakes));
-        let mut workers = Vec::new();
-        for (number, driver) in drivers.into_iter().enumerate() {
-            let id = WorkerId(u16::try_from(number).expect("at most 256 workers"));
-            let shared = Arc::clone(&shared);
-            let pin = config.pin;
-            let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
-                if pin {
-                    resources::pin(id);
-                }
-                let _stop = DrainOnExit(Arc::clone(&shared));
-                Worker::new(id, driver, shared).run()
-            });
-            workers.push(thread.map_err(|error| StartError(format!("the system gives no thread: {error}")))?);
+        if server.is_ok() {
+            let why = if config.driver == config::Driver::Auto { "--driver auto" } else { "as asked for" };
+            tracing::info!("sockets are moved by {what} ({why})");
         }
-        Ok(Server { addresses, shared, metrics, workers })
+        server
     }
 
     /// Where it listens; with the ports that the system chose.
@@ -126,32 +109,100 @@ impl Server {
 
     /// Begins to stop: no new connections, clients are closed with 1001, spread over the drain timeout.
     pub fn drain(&self) {
-        self.shared.drain();
+        (self.drain)();
     }
 
     /// What lets another thread begin the drain.
     pub fn drainer(&self) -> impl Fn() + Send + use<> {
-        let shared = Arc::clone(&self.shared);
-        move || shared.drain()
+        let drain = Arc::clone(&self.drain);
+        move || drain()
     }
 
     /// Waits until it has stopped.
     ///
     /// # Errors
     /// A worker's event queue broke, or a worker panicked.
-    pub fn join(self) -> std::io::Result<()> {
+    pub fn join(self) -> io::Result<()> {
         for worker in self.workers {
-            worker.join().map_err(|_| std::io::Error::other("a worker panicked"))??;
+            worker.join().map_err(|_| io::Error::other("a worker panicked"))??;
         }
         Ok(())
     }
 }
 
+/// Starts the workers on drivers of one kind. Each makes its own, since a driver may belong to the thread that made it.
+fn start_on<D: Driver>(
+    config: &Config,
+    router: Arc<dyn Router>,
+    counts: Counts,
+    connections_max: usize,
+    make: impl Fn(Vec<TcpListener>, Instant) -> io::Result<D> + Clone + Send + 'static,
+    cannot_make: fn(&io::Error) -> StartError,
+) -> Result<Server, StartError>
+where
+    D::Socket: 'static,
+{
+    let metrics = counts.metrics();
+    let Counts { stats, topics, logs } = counts;
+    let options = listener::Options {
+        backlog: config.backlog,
+        send_buffer_bytes: config.send_buffer_bytes,
+        receive_buffer_bytes: config.receive_buffer_bytes,
+    };
+    let (listeners, addresses) =
+        listener::bind(&config.listen, config.workers, options).map_err(cannot_listen)?;
+    let started = Instant::now();
+    let (mut workers, mut made, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, listeners) in listeners.into_iter().enumerate() {
+        let id = WorkerId(u16::try_from(number).expect("at most 256 workers"));
+        let (tell, is_made) = mpsc::sync_channel::<io::Result<Wake>>(1);
+        let (start, may_start) = mpsc::sync_channel::<Arc<Shared<D::Socket>>>(1);
+        let (make, pin) = (make.clone(), config.pin);
+        let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+            if pin {
+                resources::pin(id);
+            }
+            let made = make(listeners, started).map(|driver| (driver.wake(), driver));
+            let (wake, driver) = match made {
+                Ok((wake, driver)) => (Ok(wake), Some(driver)),
+                Err(error) => (Err(error), None),
+            };
+            // Whoever starts us waits for it; if any worker has failed, none goes on.
+            let _ = tell.send(wake);
+            let (Some(driver), Ok(shared)) = (driver, may_start.recv()) else { return Ok(()) };
+            let _stop = DrainOnExit(Arc::clone(&shared));
+            Worker::new(id, driver, shared).run()
+        });
+        workers.push(thread.map_err(|error| StartError(format!("the system gives no thread: {error}")))?);
+        made.push(is_made);
+        starts.push(start);
+    }
+    let wake =
+        |made: mpsc::Receiver<_>| made.recv().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+    let wakes = match made.into_iter().map(wake).collect::<io::Result<Vec<Wake>>>() {
+        Ok(wakes) => wakes,
+        Err(error) => {
+            // What they listen at is free again when they have ended.
+            drop(starts);
+            workers.into_iter().for_each(|worker| drop(worker.join()));
+            return Err(cannot_make(&error));
+        }
+    };
+    let seed = RandomState::new().hash_one(std::process::id());
+    let settings = Settings::new(config, connections_max, seed);
+    let shared = Arc::new(Shared::new(settings, router, stats, topics, logs, wakes));
+    for start in starts {
+        // Fails only where a worker has ended, which its end says.
+        let _ = start.send(Arc::clone(&shared));
+    }
+    Ok(Server { addresses, drain: Arc::new(move || shared.drain()), metrics, workers })
+}
+
 /// A worker that ends, for whatever reason, takes the server with it: the others could not reach the topics
 /// whose home it was.
-struct DrainOnExit(Arc<EpollShared>);
+struct DrainOnExit<S>(Arc<Shared<S>>);
 
-impl Drop for DrainOnExit {
+impl<S> Drop for DrainOnExit<S> {
     fn drop(&mut self) {
         self.0.drain();
     }
@@ -178,8 +229,29 @@ impl Counts {
     }
 }
 
+fn no_epoll(error: &io::Error) -> StartError {
+    StartError(format!("the system gives no event queue: {error}"))
+}
+
+fn no_uring(error: &io::Error) -> StartError {
+    use io::ErrorKind;
+    let advice = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "set the sysctl kernel.io_uring_disabled to 0 and allow the system calls io_uring_* in the seccomp profile"
+        }
+        ErrorKind::Unsupported => {
+            "run a newer kernel, or allow the system calls io_uring_* in the seccomp profile"
+        }
+        ErrorKind::OutOfMemory => {
+            "it takes memory that can't be swapped: raise the limit on that (ulimit -l)"
+        }
+        _ => "lower --workers or raise the limit on open files",
+    };
+    StartError(format!("--driver uring: no io_uring here ({error}): {advice}, or use --driver epoll"))
+}
+
 fn cannot_listen(error: listener::BindError) -> StartError {
-    use std::io::ErrorKind;
+    use io::ErrorKind;
     let listener::BindError { address, error } = error;
     let advice = match error.kind() {
         ErrorKind::AddrInUse => "another process listens there: stop it, or choose another --listen",

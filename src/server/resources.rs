@@ -6,27 +6,56 @@ use rustix::{
 };
 
 use super::StartError;
-use crate::{broker::ids::WorkerId, config::Config};
+use crate::{broker::ids::WorkerId, config::Config, engine::driver::Descriptors};
 
 /// Descriptors for everything but connections and workers: standard streams, logs, a few to spare.
 const SPARE_FILES: u64 = 32;
 
-/// How many connections the limit on open files holds; the limit is raised as far as it may be.
+/// Places of a ring's table for connections that are only told that they are too many, and for one that is handed over.
+const SPARE_PLACES: u64 = 66;
+
+/// A worker may have a 64th more connections than another before one is handed over: places for 64 in 65.
+const BALANCE: u64 = 64;
+
+/// What the limit on open files holds, after it was raised as far as it may be.
+pub(super) struct Room {
+    /// How sockets are held.
+    pub descriptors: Descriptors,
+    /// Connections of the server.
+    pub connections: usize,
+}
+
+/// How many connections the limit on open files holds.
 ///
 /// # Errors
 /// It holds fewer than `--max-connections` asks for.
-pub(super) fn connections_max(config: &Config) -> Result<usize, StartError> {
-    let files = raise_open_files();
-    // Per worker: epoll, its wake-up, its listeners.
-    let workers = config.workers as u64 * (2 + config.listen.len() as u64);
-    let room = usize::try_from(files.saturating_sub(SPARE_FILES + workers)).unwrap_or(usize::MAX);
+pub(super) fn room(config: &Config) -> Result<Room, StartError> {
+    let open_files = raise_open_files();
+    let workers = config.workers as u64;
+    let descriptors =
+        if config.direct_descriptors { Descriptors::direct(open_files) } else { Descriptors::Ordinary };
+    let (held, needed): (u64, Box<dyn Fn(u64) -> u64>) = match descriptors {
+        Descriptors::Direct { places } => {
+            // It bounds each worker's table.
+            let per_worker = u64::from(places).saturating_sub(SPARE_PLACES) / (BALANCE + 1) * BALANCE;
+            let needed =
+                move |asked: u64| asked.div_ceil(workers).div_ceil(BALANCE) * (BALANCE + 1) + SPARE_PLACES;
+            (per_worker * workers, Box::new(needed))
+        }
+        Descriptors::Ordinary => {
+            // Per worker: epoll or a ring, its wake-up, its listeners.
+            let spare = SPARE_FILES + workers * (2 + config.listen.len() as u64);
+            (open_files.saturating_sub(spare), Box::new(move |asked| asked + spare))
+        }
+    };
+    let held = usize::try_from(held).unwrap_or(usize::MAX);
     match config.max_connections {
-        None if room > 0 => Ok(room),
-        Some(asked) if asked <= room => Ok(asked),
+        None if held > 0 => Ok(Room { descriptors, connections: held }),
+        Some(asked) if asked <= held => Ok(Room { descriptors, connections: asked }),
         asked => Err(StartError(format!(
-            "the limit on open files ({files}) holds {room} connections{}: raise it (ulimit -n {}) or lower --max-connections",
+            "the limit on open files ({open_files}) holds {held} connections{}: raise it (ulimit -n {}) or lower --max-connections",
             asked.map_or_else(String::new, |asked| format!(", fewer than --max-connections {asked}")),
-            asked.unwrap_or(1) as u64 + SPARE_FILES + workers,
+            needed(asked.unwrap_or(1) as u64),
         ))),
     }
 }

@@ -18,7 +18,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stentor::{config::Config, server::Server, session::Router};
+use stentor::{
+    cli::{self, Command},
+    config::Config,
+    engine::driver::{Descriptors, Uring},
+    server::Server,
+    session::Router,
+};
 
 #[allow(unused_imports, reason = "each test crate uses its own part")]
 pub use client::{Client, Frame, frame};
@@ -37,6 +43,29 @@ pub fn config() -> Config {
     }
 }
 
+/// Flags that all servers are started with, so that a suite can be run on another driver: `STENTOR_FLAGS`, as in
+/// `--driver=uring --direct-descriptors`.
+pub fn flags() -> Vec<String> {
+    let flags = std::env::var("STENTOR_FLAGS").unwrap_or_default();
+    flags.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Why no server here can run on io_uring; `None`: one can.
+pub fn why_no_uring(descriptors: Descriptors) -> Option<String> {
+    // On a thread of its own: the end of a ring interrupts what its maker waits in.
+    let made = std::thread::spawn(move || Uring::new(Vec::new(), descriptors, Instant::now()).map(drop));
+    made.join().expect("no panic").err().map(|error| error.to_string())
+}
+
+/// The configuration on the driver that `STENTOR_FLAGS` asks for.
+fn driven(config: &Config) -> Config {
+    let command = std::iter::once("stentor".into()).chain(flags().into_iter().map(Into::into));
+    let Ok(Command::Serve(flags)) = cli::parse(command) else {
+        panic!("STENTOR_FLAGS are flags: {:?}", flags())
+    };
+    Config { driver: flags.driver, direct_descriptors: flags.direct_descriptors, ..config.clone() }
+}
+
 /// A server in this process. Dropped, it is drained, and the test fails if one of its workers had panicked.
 pub struct TestServer {
     server: Option<Server>,
@@ -47,12 +76,12 @@ pub struct TestServer {
 impl TestServer {
     /// A server with its own routes.
     pub fn start(config: &Config) -> TestServer {
-        TestServer::of(Server::start(config).expect("the server starts"))
+        TestServer::of(Server::start(&driven(config)).expect("the server starts"))
     }
 
     /// A server with the test's routes.
     pub fn start_with(config: &Config, router: Arc<dyn Router>) -> TestServer {
-        TestServer::of(Server::start_with(config, router).expect("the server starts"))
+        TestServer::of(Server::start_with(&driven(config), router).expect("the server starts"))
     }
 
     fn of(server: Server) -> TestServer {

@@ -26,7 +26,8 @@ impl Process {
         Process::run(Command::new(env!("CARGO_BIN_EXE_stentor")), flags)
     }
 
-    /// The same, with so many open files at most.
+    /// The same, with so many open files at most. Its connections are among them, whatever [`flags`](super::flags) say: unless
+    /// the test itself asks for direct descriptors.
     pub fn start_with_files(files: u32, flags: &[&str]) -> Process {
         let mut shell = Command::new("/bin/sh");
         shell.args([
@@ -34,10 +35,18 @@ impl Process {
             &format!("ulimit -n {files} && exec \"$0\" \"$@\""),
             env!("CARGO_BIN_EXE_stentor"),
         ]);
-        Process::run(shell, flags)
+        let asks = flags.iter().any(|flag| flag.starts_with("--driver"));
+        let given = super::flags().into_iter().filter(|flag| !asks && flag != "--direct-descriptors");
+        shell.args(given);
+        Process::spawn(shell, flags)
     }
 
     fn run(mut command: Command, flags: &[&str]) -> Process {
+        command.args(super::flags());
+        Process::spawn(command, flags)
+    }
+
+    fn spawn(mut command: Command, flags: &[&str]) -> Process {
         let mut child = command
             .arg("--listen=127.0.0.1:0")
             .args(flags)
@@ -100,6 +109,11 @@ impl Process {
         let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum();
         // Hundredths of a second (USER_HZ), whatever the kernel's own rate is.
         Duration::from_millis(ticks * 10)
+    }
+
+    /// Files that it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
     }
 
     fn of_proc(&self, file: &str) -> String {

@@ -13,6 +13,8 @@ import WebSocket from 'ws';
 export const REPOSITORY = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 export const TARGET = path.resolve(process.env.CARGO_TARGET_DIR ?? path.join(REPOSITORY, 'target'));
 const BINARY = process.env.STENTOR_BIN ?? path.join(TARGET, 'debug', 'stentor');
+/** See server.py. */
+const FLAGS = (process.env.STENTOR_FLAGS ?? '').split(' ').filter(flag => flag);
 /** Far more than it takes: reached only where something hangs. */
 export const PATIENCE_MS = 20_000;
 
@@ -23,7 +25,7 @@ export class Stentor {
 
   static async start(flags = [], listen = '127.0.0.1:0') {
     const server = new Stentor();
-    const child = spawn(BINARY, ['--listen', listen, '--drain-timeout', '2s', ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = spawn(BINARY, ['--listen', listen, '--drain-timeout', '2s', ...FLAGS, ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
     server.#process = child;
     // A test that failed before it stopped its server leaves none behind.
     process.once('exit', () => child.kill('SIGKILL'));

@@ -1,6 +1,7 @@
 """A Stentor of one's own: starts the built binary on a free port, stops it and checks how it ended.
 
-STENTOR_BIN names the binary; without it, the dev build of this repository is taken.
+STENTOR_BIN names the binary; without it, the dev build of this repository is taken. STENTOR_FLAGS are flags that every
+server is started with, so that all of this can be run on another driver: `--driver=uring --direct-descriptors`.
 """
 
 import os
@@ -14,15 +15,19 @@ from urllib.parse import quote
 REPOSITORY = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 BINARY = Path(os.environ.get("STENTOR_BIN", TARGET / "debug" / "stentor"))
+FLAGS = os.environ.get("STENTOR_FLAGS", "").split()
 # Far more than it takes: reached only where something hangs.
 PATIENCE_S = 20
 
 
 class Stentor:
-    """One server process. `host` is its address and port, `log` what it has written so far."""
+    """One server process. `host` is its address and port, `log` what it has written so far. `under` is a program
+    that starts it."""
 
-    def __init__(self, *flags, listen="127.0.0.1:0"):
-        command = [str(BINARY), "--listen", listen, "--drain-timeout", "2s", *flags]
+    def __init__(self, *flags, listen="127.0.0.1:0", under=()):
+        # Who asks for a driver gets that.
+        given = [] if "--driver" in flags else FLAGS
+        command = [*under, str(BINARY), "--listen", listen, "--drain-timeout", "2s", *given, *flags]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self.log = []
         self._terminated = False

@@ -4,7 +4,7 @@
 //! needed. A socket that never refuses bytes costs no write event.
 
 use std::{
-    io::{self, ErrorKind, IoSlice, Read, Write},
+    io::{self, ErrorKind, IoSlice},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,9 +14,11 @@ use mio::{
     Events, Interest, Poll, Token, Waker,
     net::{TcpListener, TcpStream},
 };
-use rustix::net::{SendFlags, send};
 
-use super::{Driver, End, Event, Received, Sent, Wake};
+use super::{
+    Driver, End, Event, Received, Sent, Wake,
+    sockets::{self, Readiness},
+};
 
 /// Events taken from the kernel per wait.
 const EVENTS_PER_WAIT: usize = 1024;
@@ -57,24 +59,6 @@ impl Epoll {
     }
 }
 
-/// Part of the sweep's loop, but for what is rare.
-#[inline(always)]
-fn outcome<E: Into<io::Error>>(result: Result<usize, E>) -> Sent {
-    match result {
-        Ok(bytes) if bytes > 0 => Sent::Bytes(bytes),
-        rare => match is_full(rare.map_err(Into::into)) {
-            true => Sent::Refused,
-            false => Sent::Failed,
-        },
-    }
-}
-
-/// Whether a send that took nothing found the socket full.
-#[cold]
-fn is_full(result: io::Result<usize>) -> bool {
-    result.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
-}
-
 impl Driver for Epoll {
     type Socket = TcpStream;
 
@@ -93,17 +77,14 @@ impl Driver for Epoll {
                 continue;
             }
             let slot = u32::try_from(token.0).expect("sockets' tokens are slots");
-            if event.is_writable() {
-                events.push(Event::Writable(slot));
-            }
-            if event.is_error() || (event.is_read_closed() && event.is_write_closed()) {
-                events.push(Event::Broken(slot));
-                continue;
-            }
-            let to_end = event.is_read_closed();
-            if event.is_readable() || to_end {
-                events.push(Event::Readable { slot, to_end });
-            }
+            let finished = event.is_read_closed();
+            let readiness = Readiness {
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                finished,
+                broken: event.is_error() || (finished && event.is_write_closed()),
+            };
+            readiness.report(slot, events);
         }
         Ok(())
     }
@@ -155,46 +136,34 @@ impl Driver for Epoll {
     }
 
     fn receive(&mut self, slot: u32, buffer: &mut [u8]) -> Received {
-        let Some(mut socket) = self.socket(slot) else { return Received::Failed(ErrorKind::NotConnected) };
-        loop {
-            return match socket.read(buffer) {
-                Ok(0) => Received::End,
-                Ok(bytes) => Received::Bytes(bytes),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Empty,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => Received::Failed(error.kind()),
-            };
+        match self.socket(slot) {
+            Some(socket) => sockets::receive(socket, buffer),
+            None => Received::Failed(ErrorKind::NotConnected),
         }
     }
 
     #[inline(always)]
     fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent {
-        // Not through the C library, whose `send` prepares for being cancelled in a process with threads.
         match self.socket(slot) {
-            Some(socket) => outcome(send(socket, bytes, SendFlags::NOSIGNAL)),
+            Some(socket) => sockets::send(socket, bytes),
             None => Sent::Failed,
         }
     }
 
     fn send_vectored(&mut self, slot: u32, parts: &[IoSlice<'_>]) -> Sent {
-        match self.socket(slot) {
-            Some(mut socket) => outcome(socket.write_vectored(parts)),
-            None => Sent::Failed,
-        }
+        self.socket(slot).map_or(Sent::Failed, |socket| sockets::send_vectored(socket, parts))
     }
 
     fn finish(&mut self, slot: u32) {
         if let Some(socket) = self.socket(slot) {
-            // Fails only where the peer is gone already; the next receive says so.
-            let _ = socket.shutdown(std::net::Shutdown::Write);
+            sockets::finish(socket);
         }
     }
 
     fn remove(&mut self, slot: u32, end: End) {
         let Some(socket) = self.sockets.get_mut(slot as usize).and_then(Option::take) else { return };
         if end == End::Reset {
-            // Closing a socket with a linger time of 0 resets it. Where that can't be set it is closed.
-            let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+            sockets::reset_when_closed(&socket);
         }
     }
 }

@@ -17,8 +17,11 @@
 mod epoll;
 pub mod listener;
 pub mod sim;
+mod sockets;
+mod uring;
 
 pub use epoll::Epoll;
+pub use uring::{Descriptors, Uring};
 
 use std::{
     io::{self, IoSlice},
