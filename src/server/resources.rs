@@ -53,7 +53,8 @@ pub(super) fn room(config: &Config) -> Result<Room, StartError> {
         None if held > 0 => Ok(Room { descriptors, connections: held }),
         Some(asked) if asked <= held => Ok(Room { descriptors, connections: asked }),
         asked => Err(StartError(format!(
-            "the limit on open files ({open_files}) holds {held} connections{}: raise it (ulimit -n {}) or lower --max-connections",
+            "the limit on open files ({open_files}) holds {held} connections{}: raise it (ulimit -n {}) or lower \
+             --max-connections",
             asked.map_or_else(String::new, |asked| format!(", fewer than --max-connections {asked}")),
             needed(asked.unwrap_or(1) as u64),
         ))),
