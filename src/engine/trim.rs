@@ -70,12 +70,16 @@ impl Trimmer {
     }
 }
 
-/// What the allocator maps alone, and gives back at once: tables that have grown, and hardly a message, of which the
-/// largest has 1 MiB unless `--max-message-bytes` says otherwise. No more than that stays free at the end of a worker's
-/// heap, where trimming does not reach. By itself the allocator learns from each large table that goes to keep up to twice
-/// as much.
+/// What the allocator maps alone, and gives back at once: tables and queues that have grown, which then also grow
+/// without a copy and leave no hole, and a busy topic's segments. It is what the allocator begins with; by itself it maps
+/// less and less the more it has seen.
 #[cfg(target_env = "gnu")]
-const LARGE_BYTES: libc::c_int = 2 << 20;
+const MAPPED_BYTES: libc::c_int = 128 << 10;
+
+/// What may stay free at the end of a worker's heap, where trimming does not reach. By itself the allocator learns from
+/// each large table that goes to keep twice as much.
+#[cfg(target_env = "gnu")]
+const SPARE_BYTES: libc::c_int = 2 << 20;
 
 /// Tells the GNU allocator to keep little of what is freed, in the whole process: for programs that are a server and not
 /// much else. Without it some tens of megabytes stay after a million topics. Other allocators are left as they are.
@@ -83,8 +87,8 @@ const LARGE_BYTES: libc::c_int = 2 << 20;
 #[expect(unsafe_code, reason = "the allocator has no safe interface")]
 pub fn prepare_allocator() {
     let options = [
-        (libc::M_MMAP_THRESHOLD, LARGE_BYTES),
-        (libc::M_TRIM_THRESHOLD, LARGE_BYTES),
+        (libc::M_MMAP_THRESHOLD, MAPPED_BYTES),
+        (libc::M_TRIM_THRESHOLD, SPARE_BYTES),
         // Small pieces join their free neighbours at once. Otherwise the trimming does that, and leaves them at the end.
         (libc::M_MXFAST, 0),
     ];
