@@ -52,8 +52,8 @@ fn an_unknown_part_is_named() {
 
 /// A run with one figure.
 fn of(scenario: &str, variant: &str, peer: &str, round: u32, figures: &Value) -> Value {
-    json!({"scenario": scenario, "variant": variant, "peer": peer, "round": round, "failure": null,
-        "report": {"verdict": "valid", "figures": figures, "generator": {"busy": false}}})
+    json!({"scenario": scenario, "variant": variant, "peer": peer, "round": round, "failure": null, "report": {
+        "verdict": "valid", "figures": figures, "generator": {"busy": false}, "server": {"cores": 0.95}}})
 }
 
 /// The table of one part's runs, and the exit status.
@@ -92,62 +92,99 @@ const FLOOD: &str = "flood flood of 4000/s: p99 by Bun's ";
 #[test]
 fn ratios_are_of_pairs() {
     // The medians of each would give 0.5.
-    let runs = flood(&[(1.0, 10.0), (5.0, 100.0), (9.0, 9.5)]);
-    let Some((table, status)) = judged("pairs", "flood", &runs) else { return };
-    assert_eq!(row(&table, FLOOD), format!("{FLOOD}≤ 0.40 0.10 (0.05 to 0.95, 3 pairs) met"));
+    let rounds = [(1.0, 10.0), (5.0, 100.0), (9.0, 9.5), (1.0, 10.0), (5.0, 100.0), (9.0, 9.5), (5.0, 50.0)];
+    let Some((table, status)) = judged("pairs", "flood", &flood(&rounds)) else { return };
+    assert_eq!(row(&table, FLOOD), format!("{FLOOD}≤ 0.40 0.10 (0.05 to 0.95, 7 pairs) met"));
     assert!(row(&table, "lone").ends_with("not measured"));
     assert_eq!((status, table.lines().last().unwrap().starts_with("2 met, 0 short, ")), (0, true));
 
-    let Some((table, status)) = judged("short", "flood", &flood(&[(5.0, 10.0)])) else { return };
-    assert_eq!(row(&table, FLOOD), format!("{FLOOD}≤ 0.40 0.50 (0.50 to 0.50, 1 pair) short"));
+    let Some((table, status)) = judged("short", "flood", &flood(&[(5.0, 10.0); 7])) else { return };
+    assert_eq!(row(&table, FLOOD), format!("{FLOOD}≤ 0.40 0.50 (0.50 to 0.50, 7 pairs) short"));
     assert_eq!(status, 1);
+
+    let Some((table, status)) = judged("few", "flood", &flood(&[(1.0, 10.0); 6])) else { return };
+    assert_eq!(row(&table, FLOOD), format!("{FLOOD}≤ 0.40 0.10 (0.10 to 0.10, 6 pairs) too few"));
+    assert_eq!(status, 0);
+}
+
+#[test]
+fn one_message_that_was_not_sent_is_one_too_many_and_a_lower_bound_is_not_met() {
+    let mut runs = flood(&[(1.0, 10.0); 7]);
+    runs[0]["report"]["figures"]["unsent"] = 3.into();
+    let Some((table, _)) = judged("unsent", "flood", &runs) else { return };
+    let unsent = row(&table, "flood flood of 4000/s: messages not sent");
+    assert!(unsent.ends_with("≤ 0 0 (0 to 3, 7 runs) short"), "{unsent}");
+    assert!(row(&table, FLOOD).ends_with("met"));
+    runs[0]["report"]["figures"]["latency_us"]["lower_bounds"] = json!(["p99"]);
+    let Some((table, status)) = judged("bound", "flood", &runs) else { return };
+    let marked = "short a lower bound (stentor: 1 of 7)";
+    assert!(row(&table, FLOOD).ends_with(marked) && status == 1, "{table}");
 }
 
 #[test]
 fn what_is_void_has_no_figures_and_is_not_met() {
-    let mut runs = flood(&[(1.0, 10.0), (1.0, 10.0), (1.0, 10.0)]);
+    let mut runs = flood(&[(1.0, 10.0); 8]);
     runs[3]["report"]["verdict"] = "void".into();
     let Some((table, status)) = judged("other", "flood", &runs) else { return };
-    let marked = "≤ 0.40 0.10 (0.10 to 0.10, 2 pairs) met VOID OR FAILED (bun: 1 of 3)";
+    let marked = "≤ 0.40 0.10 (0.10 to 0.10, 7 pairs) met VOID OR FAILED (bun: 1 of 8)";
     assert_eq!((row(&table, FLOOD), status), (format!("{FLOOD}{marked}"), 0));
     runs[4]["report"] = Value::Null;
     runs[4]["failure"] = "it did not start".into();
     let Some((table, status)) = judged("own", "flood", &runs) else { return };
-    let marked = "(0.10 to 0.10, 1 pair) short VOID OR FAILED (stentor: 1 of 3, bun: 1 of 3)";
+    let marked = "(0.10 to 0.10, 6 pairs) short VOID OR FAILED (stentor: 1 of 8, bun: 1 of 8)";
     assert!(row(&table, FLOOD).ends_with(marked) && status == 1, "{table}");
     let Some((table, status)) = judged("nothing", "flood", &[]) else { return };
     assert_eq!((row(&table, FLOOD), status), (format!("{FLOOD}≤ 0.40 no figure short"), 1));
 }
 
 #[test]
-fn a_busy_generator_is_marked() {
-    let rate = |stuck: u32, rate: f64| {
-        let figures = json!({"deliveries_per_second": rate, "latency_us": {"count": 1, "p99": 10.0}});
-        of("stuck-10-percent", &format!("stuck={stuck}"), "stentor", 1, &figures)
+fn what_the_generator_limits_is_no_verdict() {
+    // Rates of the run with stuck readers and of that without, and whether the generator limits them.
+    let verdict = |test: &str, own: (f64, bool), by: (f64, bool)| {
+        let mut runs = Vec::new();
+        for round in 1..=7 {
+            for (stuck, (rate, limited)) in [(100, own), (0, by)] {
+                let figures = json!({"deliveries_per_second": rate, "latency_us": {"count": 1, "p99": 10.0}});
+                let mut run = of("stuck-10-percent", &format!("stuck={stuck}"), "stentor", round, &figures);
+                run["report"]["generator"]["busy"] = true.into();
+                if limited {
+                    run["report"]["server"]["cores"] = 0.6.into();
+                }
+                runs.push(run);
+            }
+        }
+        let (table, _) = judged(test, "stuck", &runs)?;
+        assert!(row(&table, "stuck 10 % stuck: p99").contains("≤ 1.10 1.00 (1.00 to 1.00, 7 pairs) met"));
+        let row = row(&table, "stuck 10 % stuck: rate");
+        Some(row.split_once("7 pairs) ").expect("a verdict").1.to_owned())
     };
-    let mut runs = [rate(0, 100.0), rate(100, 89.0)];
-    runs[1]["report"]["generator"]["busy"] = true.into();
-    let Some((table, status)) = judged("busy", "stuck", &runs) else { return };
-    let seen = row(&table, "stuck 10 % stuck: rate");
-    let marked = "0.89 (0.89 to 0.89, 1 pair) short generator busy (stentor stuck=100: 1 of 1)";
-    assert!(seen.ends_with(marked) && status == 1, "{seen}");
-    assert!(row(&table, "stuck 10 % stuck: p99").contains("≤ 1.10 1.00 (1.00 to 1.00, 1 pair) met"));
+    let Some(both) = verdict("both", (100.0, true), (100.0, true)) else { return };
+    assert_eq!(both, "limited limited (stentor stuck=100: 7 of 7, stentor stuck=0: 7 of 7)");
+    // Who is saturated beside a busy generator is measured.
+    assert_eq!(verdict("neither", (95.0, false), (100.0, false)).unwrap(), "met");
+    assert_eq!(verdict("slow", (85.0, false), (100.0, false)).unwrap(), "short");
+    // At least so much is enough, or says nothing.
+    assert!(verdict("enough", (95.0, true), (100.0, false)).unwrap().starts_with("met limited"));
+    assert!(verdict("unknown", (85.0, true), (100.0, false)).unwrap().starts_with("limited limited"));
 }
 
 #[test]
 fn growth_is_compared_with_growth() {
-    let cost = |count: u32, peer: &str, cost: f64| {
+    let cost = |count: u32, peer: &str, round: u32, cost: f64| {
         let figures = json!({"server_cpu_us_per_delivery": cost});
         let scenario = format!("limit-{count}x64");
-        of(&scenario, "outstanding=1 against=bare-send-1", peer, 1, &figures)
+        of(&scenario, "outstanding=1 against=bare-send-1", peer, round, &figures)
     };
-    let runs = [
-        cost(1000, "stentor", 4.0),
-        cost(1000, "bare-send-1", 4.0),
-        cost(15_000, "stentor", 6.0),
-        cost(15_000, "bare-send-1", 5.0),
-    ];
+    let rounds = (1..=7).flat_map(|round| {
+        [
+            cost(1000, "stentor", round, 4.0),
+            cost(1000, "bare-send-1", round, 4.0),
+            cost(15_000, "stentor", round, 6.0),
+            cost(15_000, "bare-send-1", round, 5.0),
+        ]
+    });
+    let runs: Vec<Value> = rounds.collect();
     let Some((table, status)) = judged("growth", "growth", &runs) else { return };
     let seen = row(&table, "growth");
-    assert!(seen.ends_with("≤ 1.15 1.20 (1.20 to 1.20, 1 pair) short") && status == 1, "{seen}");
+    assert!(seen.ends_with("≤ 1.15 1.20 (1.20 to 1.20, 7 pairs) short") && status == 1, "{seen}");
 }

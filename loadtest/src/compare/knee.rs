@@ -40,10 +40,16 @@ pub(super) struct Step {
     /// There is no report.
     #[serde(skip)]
     failed: bool,
+    /// The server used nearly all of its CPUs: whatever the generator did, it was at its limit.
+    #[serde(skip)]
+    server_saturated: bool,
 }
 
+/// The part of its CPUs from which on a server is saturated.
+const SATURATED: f64 = 0.9;
+
 impl Step {
-    fn of(rate: f64, outcome: &Outcome, knee: &Knee) -> Self {
+    fn of(rate: f64, outcome: &Outcome, knee: &Knee, server_cpus: usize) -> Self {
         let none = Json::Null;
         let report = outcome.report.as_ref().unwrap_or(&none);
         let figures = &report["figures"];
@@ -68,6 +74,8 @@ impl Step {
             server_cpu_us_per_delivery: figures["server_cpu_us_per_delivery"].as_f64(),
             generator_busy: report["generator"]["busy"].as_bool(),
             failed: outcome.report.is_none(),
+            server_saturated: (report["server"]["cores"].as_f64())
+                .is_some_and(|cores| cores >= SATURATED * server_cpus as f64),
         }
     }
 
@@ -76,7 +84,7 @@ impl Step {
         let (rate, why) = (self.rate, self.why.as_deref()?);
         if self.failed {
             Some(format!("the run at {rate} messages/s {why}"))
-        } else if self.generator_busy == Some(true) {
+        } else if self.generator_busy == Some(true) && !self.server_saturated {
             Some(format!("at {rate} messages/s the generator was the bottleneck ({why})"))
         } else {
             None
@@ -84,14 +92,14 @@ impl Step {
     }
 }
 
-/// Finds the highest rate held: `measure` runs one rate. The outcome is that of the best step; if not even the first
-/// rate was held, it is a failure.
-pub(super) fn sweep(knee: &Knee, mut measure: impl FnMut(f64) -> Outcome) -> Outcome {
+/// Finds the highest rate held: `measure` runs one rate, with a server on so many CPUs. The outcome is that of the best
+/// step; if not even the first rate was held, it is a failure.
+pub(super) fn sweep(knee: &Knee, server_cpus: usize, mut measure: impl FnMut(f64) -> Outcome) -> Outcome {
     let mut found = KneeFound::default();
     let mut best = Outcome::default();
     let mut step = |rate: f64| {
         let outcome = measure(rate);
-        let step = Step::of(rate, &outcome, knee);
+        let step = Step::of(rate, &outcome, knee, server_cpus);
         let held = step.held;
         if held && rate > found.rate {
             (found.rate, found.p99_us) = (rate, step.latency_p99_us);
@@ -161,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_knee_is_closed_in_on() {
-        let outcome = sweep(&KNEE, server(1000.0));
+        let outcome = sweep(&KNEE, 1, server(1000.0));
         let knee = outcome.knee.unwrap();
         assert!(outcome.report.is_some() && outcome.failure.is_none());
         assert!((950.0..=1000.0).contains(&knee.rate), "{}", knee.rate);
@@ -175,11 +183,11 @@ mod tests {
 
     #[test]
     fn a_server_may_hold_all_or_nothing() {
-        let knee = sweep(&KNEE, server(f64::INFINITY)).knee.unwrap();
+        let knee = sweep(&KNEE, 1, server(f64::INFINITY)).knee.unwrap();
         assert_eq!((knee.rate, knee.steps.len()), (10_000.0, 8));
         let because = knee.lower_bound_because.unwrap();
         assert_eq!(because, "the scenario goes no further than 10000 messages/s");
-        let nothing = sweep(&KNEE, server(0.0));
+        let nothing = sweep(&KNEE, 1, server(0.0));
         assert_eq!(nothing.failure.unwrap(), "not even 100 messages/s were held: p99 20.00 ms");
         let knee = nothing.knee.unwrap();
         assert_eq!((knee.rate, knee.steps.len()), (0.0, 1));
@@ -187,24 +195,27 @@ mod tests {
 
     #[test]
     fn what_the_server_did_not_limit_is_a_lower_bound() {
-        let because = |limit: f64, beyond: fn() -> Outcome| {
+        let found = |limit: f64, beyond: &dyn Fn() -> Outcome| {
             let mut held = server(f64::INFINITY);
-            let knee = sweep(&KNEE, |rate| if rate <= limit { held(rate) } else { beyond() }).knee.unwrap();
+            let knee =
+                sweep(&KNEE, 1, |rate| if rate <= limit { held(rate) } else { beyond() }).knee.unwrap();
             assert!((limit * 0.9..=limit).contains(&knee.rate), "{knee:?}");
-            knee.lower_bound_because.unwrap()
+            knee.lower_bound_because
         };
-        let busy = || Outcome {
+        let because = |limit: f64, beyond: &dyn Fn() -> Outcome| found(limit, beyond).unwrap();
+        let busy = |server_cores: f64| Outcome {
             report: Some(json!({
-                "verdict": "valid", "void_because": [], "generator": {"busy": true},
+                "verdict": "valid", "void_because": [], "generator": {"busy": true}, "server": {"cores": server_cores},
                 "figures": {"unsent": 0, "latency_us": {"p99": 20_000.0}},
             })),
             ..Outcome::default()
         };
-        let text = because(1000.0, busy);
+        assert_eq!(found(1000.0, &|| busy(0.95)), None, "both were, so the server was");
+        let text = because(1000.0, &|| busy(0.85));
         assert!(text.contains("the generator was the bottleneck (p99 20.00 ms)"), "{text}");
-        let text = because(1000.0, || Outcome::failed("no port is free"));
+        let text = because(1000.0, &|| Outcome::failed("no port is free"));
         assert!(text.ends_with(" messages/s failed: no port is free"), "{text}");
-        let nothing = sweep(&KNEE, |_| busy());
+        let nothing = sweep(&KNEE, 1, |_| busy(0.5));
         let text = nothing.failure.unwrap();
         assert!(text.contains("not even 100 messages/s") && text.contains("generator"), "{text}");
     }
@@ -212,7 +223,7 @@ mod tests {
     #[test]
     fn a_small_rate_grows_too() {
         let knee = Knee { rate_from: 1.0, rate_max: 4.5, factor: 1.1, ..KNEE };
-        let found = sweep(&knee, server(f64::INFINITY)).knee.unwrap();
+        let found = sweep(&knee, 1, server(f64::INFINITY)).knee.unwrap();
         let rates: Vec<f64> = found.steps.iter().map(|step| step.rate).collect();
         assert_eq!(rates, [1.0, 2.0, 3.0, 4.0, 4.5]);
     }
@@ -224,9 +235,9 @@ mod tests {
         let void = json!({"verdict": "void", "void_because": ["1 lost"], "figures": {}});
         for (report, why) in [(unsent, "3 messages"), (void, "void: 1 lost")] {
             let outcome = Outcome { report: Some(report), ..Outcome::default() };
-            let step = Step::of(1.0, &outcome, &KNEE);
+            let step = Step::of(1.0, &outcome, &KNEE, 1);
             assert!(!step.held && step.why.unwrap().contains(why));
         }
-        assert!(Step::of(1.0, &Outcome::failed("gone"), &KNEE).why.unwrap().contains("gone"));
+        assert!(Step::of(1.0, &Outcome::failed("gone"), &KNEE, 1).why.unwrap().contains("gone"));
     }
 }

@@ -74,6 +74,12 @@ impl Placement {
         }
     }
 
+    /// How many CPUs the server may use.
+    pub(super) fn server_cpus(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.server().map_or_else(all, |cpus| cpus.numbers().len())
+    }
+
     /// CPUs of the generator, if it has its own.
     pub(super) fn load(&self) -> Option<&CpuList> {
         match self {

@@ -75,7 +75,7 @@ pub(super) fn run(plan: &Plan, run: Run, screen: &Screen) -> Outcome {
         screen,
     };
     match &site.scenario.knee {
-        Some(knee) => knee::sweep(knee, |rate| {
+        Some(knee) => knee::sweep(knee, variant.placement.server_cpus(), |rate| {
             let mut flags = variant.flags.clone();
             flags.set("rate", Value::Number(rate));
             site.measure(&flags)
