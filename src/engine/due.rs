@@ -168,7 +168,10 @@ impl<D: Driver> Worker<D> {
                 self.end(slot, End::Reset, Why::PongTimeout);
                 return None;
             }
-            return Some(pong.saturating_sub(waited).max(1));
+            // Should it come at once, the next ping may be due before this one's time is over.
+            return Some(
+                pong.saturating_sub(waited).max(1).min(self.beat.after(now, ping).since(now).max(1)),
+            );
         }
         let due = self.beat.after(received_at, ping);
         if now < due {
@@ -178,7 +181,6 @@ impl<D: Driver> Worker<D> {
         self.queue(slot, &control_frame(OpCode::Ping, b""));
         self.connections.hot(slot).set(Flag::AwaitsPong);
         self.connections.warm(slot).pinged_at = now;
-        // The next ping may be due before this one's time is over.
         Some(pong.min(self.beat.after(now, ping).since(now)))
     }
 }

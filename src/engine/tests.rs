@@ -430,6 +430,29 @@ fn pings_of_one_second_leave_together_and_none_is_late() {
 }
 
 #[test]
+fn a_late_pong_does_not_make_the_next_ping_late() {
+    let (ping_interval, pong_timeout) = (Some(Duration::from_secs(2)), Duration::from_secs(30));
+    let mut test =
+        Test::new(Personality::Readiness, &Config { ping_interval, pong_timeout, ..Config::default() });
+    let client = test.connect("/ws/t");
+    let mut pinged = Vec::new();
+    let mut answer_at = None;
+    for tick in 0..200 {
+        test.pass(Duration::from_millis(100));
+        if !test.read(client, LARGE).is_empty() {
+            pinged.push(tick);
+            // Behind the look that the next ping was due at, had the pong come at once.
+            answer_at = Some(tick + 21);
+        }
+        if answer_at == Some(tick) {
+            test.write(client, &[0x8a, 0x80, 0, 0, 0, 0]);
+        }
+    }
+    // 21 ticks until the answer, and the interval from there; both begin within a tick.
+    assert!(pinged.len() >= 4 && pinged.windows(2).all(|two| two[1] - two[0] <= 21 + 20 + 2), "{pinged:?}");
+}
+
+#[test]
 fn nobody_is_timed_out_for_the_servers_own_pause() {
     let config = Config {
         ping_interval: Some(Duration::from_secs(2)),
