@@ -138,7 +138,7 @@ impl<D: Driver> Worker<D> {
         let head = view.head();
         let latest = shared.settings.slow_consumer == SlowConsumer::Latest;
         let (mut from, mut run) = (head.position, &[][..]);
-        let (mut visited, mut sends, mut bytes, mut deliveries) = (0, 0, 0, 0);
+        let (mut visited, mut sends, mut queued, mut bytes, mut deliveries) = (0, 0, 0, 0, 0);
         let mut met = Met::Nothing;
         for entry in entries {
             if entry.position != head.position {
@@ -161,12 +161,14 @@ impl<D: Driver> Worker<D> {
                 if sent == Sent::Queued {
                     hot.set(Flag::InFlight);
                     in_flight.push(InFlight { lane, before: *entry, asked: run.len() });
-                } else if sent != Sent::Bytes(run.len()) {
+                    queued += 1;
+                } else if sent == Sent::Bytes(run.len()) {
+                    bytes += run.len() as u64;
+                } else {
                     met = Met::Short { asked: run.len(), sent };
                     break;
                 }
                 sends += 1;
-                bytes += run.len() as u64;
                 deliveries += u64::from(low(head).wrapping_sub(entry.offset_low));
                 (entry.position, entry.offset_low) = (head.position, low(head));
             }
@@ -176,7 +178,8 @@ impl<D: Driver> Worker<D> {
         slice.visits -= visited;
         slice.sends -= sends;
         let stats = &shared.stats[id.index()];
-        stats.sends.add(sends as u64);
+        // What is queued is counted when its outcome is known.
+        stats.sends.add((sends - queued) as u64);
         stats.deliveries.add(deliveries);
         stats.bytes_sent.add(bytes);
         met
@@ -290,7 +293,6 @@ impl<D: Driver> Worker<D> {
             Sent::Queued => {
                 self.connections.hot(slot).set(Flag::InFlight);
                 self.in_flight.push(InFlight { lane, before, asked });
-                self.count_send(asked, asked);
                 self.advance(lane, seat, before, asked);
                 return;
             }
@@ -366,18 +368,21 @@ impl<D: Driver> Worker<D> {
         });
         self.driver.submit(runs, &mut outcomes);
         let mut settled = std::mem::take(&mut self.in_flight);
+        let (mut whole, mut bytes) = (0, 0);
         for InFlight { before, asked, .. } in settled.drain(..) {
             let slot = before.connection;
             let hot = self.connections.hot(slot);
             hot.clear(Flag::InFlight);
             let Some(&(_, sent)) = outcomes.iter().find(|(of, _)| *of == slot) else {
                 hot.clear(Flag::Stalled);
+                whole += 1;
+                bytes += asked as u64;
                 continue;
             };
             let taken = if let Sent::Bytes(bytes) = sent { bytes } else { 0 };
-            let stats = self.stats();
-            stats.bytes_sent.take_back((asked - taken) as u64);
-            stats.sends_refused.add(1);
+            if sent != Sent::Failed {
+                self.count_send(taken, asked);
+            }
             let Some((lane, seat)) = self.lanes.seat(before.subscription) else { continue };
             let entry = self.lanes.at(lane).lane.entry_mut(seat);
             let delivered = entry.offset_low.wrapping_sub(before.offset_low);
@@ -390,6 +395,9 @@ impl<D: Driver> Worker<D> {
             self.advance(lane, seat, before, taken);
             self.refused(slot, before.subscription, seat, taken > 0);
         }
+        let stats = self.stats();
+        stats.sends.add(whole);
+        stats.bytes_sent.add(bytes);
         outcomes.clear();
         self.outcomes = outcomes;
         self.in_flight = settled;

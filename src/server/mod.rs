@@ -153,6 +153,7 @@ where
         listener::bind(&config.listen, config.workers, options).map_err(cannot_listen)?;
     let started = Instant::now();
     let (mut workers, mut made, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut no_thread = None;
     for (number, listeners) in listeners.into_iter().enumerate() {
         let id = WorkerId(u16::try_from(number).expect("at most 256 workers"));
         let (tell, is_made) = mpsc::sync_channel::<io::Result<Wake>>(1);
@@ -173,19 +174,23 @@ where
             let _stop = DrainOnExit(Arc::clone(&shared));
             Worker::new(id, driver, shared).run()
         });
-        workers.push(thread.map_err(|error| StartError(format!("the system gives no thread: {error}")))?);
+        match thread {
+            Ok(thread) => workers.push(thread),
+            Err(error) => no_thread = Some(StartError(format!("the system gives no thread: {error}"))),
+        }
         made.push(is_made);
         starts.push(start);
     }
     let wake =
         |made: mpsc::Receiver<_>| made.recv().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
-    let wakes = match made.into_iter().map(wake).collect::<io::Result<Vec<Wake>>>() {
+    let wakes = made.into_iter().map(wake).collect::<io::Result<Vec<Wake>>>();
+    let wakes = match no_thread.map_or_else(|| wakes.map_err(|error| cannot_make(&error)), Err) {
         Ok(wakes) => wakes,
         Err(error) => {
             // What they listen at is free again when they have ended.
             drop(starts);
             workers.into_iter().for_each(|worker| drop(worker.join()));
-            return Err(cannot_make(&error));
+            return Err(error);
         }
     };
     let seed = RandomState::new().hash_one(std::process::id());

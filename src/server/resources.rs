@@ -52,12 +52,20 @@ pub(super) fn room(config: &Config) -> Result<Room, StartError> {
     match config.max_connections {
         None if held > 0 => Ok(Room { descriptors, connections: held }),
         Some(asked) if asked <= held => Ok(Room { descriptors, connections: asked }),
-        asked => Err(StartError(format!(
-            "the limit on open files ({open_files}) holds {held} connections{}: raise it (ulimit -n {}) or lower \
-             --max-connections",
-            asked.map_or_else(String::new, |asked| format!(", fewer than --max-connections {asked}")),
-            needed(asked.unwrap_or(1) as u64),
-        ))),
+        asked => {
+            let files = needed(asked.unwrap_or(1) as u64);
+            // More places than a ring's table can have are of no use, whatever the limit.
+            let raise = match Descriptors::direct(files) {
+                Descriptors::Direct { places } if config.direct_descriptors && u64::from(places) < files => {
+                    "add --workers".to_owned()
+                }
+                _ => format!("raise it (ulimit -n {files})"),
+            };
+            Err(StartError(format!(
+                "the limit on open files ({open_files}) holds {held} connections{}: {raise} or lower --max-connections",
+                asked.map_or_else(String::new, |asked| format!(", fewer than --max-connections {asked}")),
+            )))
+        }
     }
 }
 

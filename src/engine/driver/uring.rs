@@ -120,8 +120,10 @@ impl Uring {
             Descriptors::Direct { places } => places,
         };
         let mut ring = Ring::new(lengths, places)?;
-        if places > 0 && !ring.rehearse()? {
-            let why = "this kernel's io_uring can't do without descriptors, it is older than Linux 6.13";
+        if places > 0
+            && let Some(missing) = ring.rehearse()?
+        {
+            let why = format!("sockets without descriptors: this kernel's io_uring {missing}");
             return Err(io::Error::new(ErrorKind::Unsupported, why));
         }
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -354,7 +356,8 @@ impl Driver for Uring {
     fn finish(&mut self, slot: u32) {
         match self.socket(slot) {
             Some(Socket { descriptor: Some(socket), .. }) => sockets::finish(socket),
-            Some(Socket { descriptor: None, .. }) => self.ring.finish(slot),
+            // Without a descriptor to spare the end of the stream comes with the close.
+            Some(Socket { descriptor: None, .. }) => _ = self.ring.descriptor(slot).map(sockets::finish),
             None => {}
         }
     }

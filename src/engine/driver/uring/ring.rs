@@ -23,7 +23,7 @@ use io_uring::{
     squeue::{Entry, Flags},
     types::{Fd, Fixed, SubmitArgs, Timespec},
 };
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socket, socketpair};
 
 use super::tag::{Owner, Tag};
 
@@ -101,7 +101,7 @@ impl Ring {
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         // The last is not used. It came with Linux 5.19, as accepts that go on did, which can't be asked for.
-        let needed = [opcode::Shutdown::CODE, opcode::FilesUpdate::CODE, opcode::Socket::CODE];
+        let needed = [opcode::FilesUpdate::CODE, opcode::Socket::CODE];
         let features = ring.params();
         let has_all = needed.into_iter().all(|code| probe.is_supported(code))
             && features.is_feature_nodrop()
@@ -184,9 +184,14 @@ impl Ring {
         self.push(unasked(opcode::AsyncCancel::new(tag.bits()).build()), Tag::Unasked);
     }
 
-    /// Sends no more.
-    pub(super) fn finish(&mut self, place: u32) {
-        self.push(unasked(opcode::Shutdown::new(Fixed(place), libc::SHUT_WR).build()), Tag::Unasked);
+    /// A descriptor of a socket in the table, for what no request does well: the kernel hands a shutdown to another
+    /// thread, which looks at the place when it comes to it, and may find the next socket there.
+    pub(super) fn descriptor(&mut self, place: u32) -> io::Result<OwnedFd> {
+        // SAFETY: the request names no memory.
+        unsafe { self.push_now(opcode::FixedFdInstall::new(Fixed(place), 0).build()) };
+        let descriptor = RawFd::try_from(self.ended()?).map_err(io::Error::other)?;
+        // SAFETY: the kernel has just made this descriptor, for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
     }
 
     /// When the socket is closed, it is reset.
@@ -216,25 +221,34 @@ impl Ring {
         self.ended().map(drop)
     }
 
-    /// Whether a socket in the table can be reset, and ends when it is closed although another one is polled. Uses two
-    /// places, which are free afterwards.
-    pub(super) fn rehearse(&mut self) -> io::Result<bool> {
+    /// Tries what sockets in the table must be capable of. Uses two places, which are free afterwards. `None`: nothing
+    /// is missing.
+    pub(super) fn rehearse(&mut self) -> io::Result<Option<&'static str>> {
+        self.put(0, socket(AddressFamily::INET, SocketType::STREAM, None)?)?;
+        // SAFETY: the option's value is a static.
+        unsafe { self.push_now(linger_none(0)) };
+        let can_be_reset = self.ended().is_ok();
+        let has_descriptor = self.descriptor(0).is_ok();
+        self.close(0);
+
         let pair = || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let ((other, _kept), (ours, theirs)) = (pair()?, pair()?);
         let owner = Owner { slot: 0, generation: 0 };
         self.put(0, other)?;
         self.poll(Target::Place(0), owner);
         self.put(1, ours)?;
-        // SAFETY: the option's value is a static.
-        unsafe { self.push_now(linger_none(1)) };
-        let can_reset = self.ended().is_ok();
         self.close(1);
         self.submit()?;
         let ends = matches!(recv(&theirs, &mut [0; 1][..], RecvFlags::DONTWAIT), Ok((_, 0)));
         self.close(0);
         self.cancel(Tag::Poll(owner));
         self.submit()?;
-        Ok(can_reset && ends)
+        Ok(match (can_be_reset, has_descriptor, ends) {
+            (false, ..) => Some("can't set their options (Linux 6.7 does)"),
+            (_, false, _) => Some("gives them no descriptor (Linux 6.8 does)"),
+            (.., false) => Some("keeps them open while others are polled (Linux 6.13 does not)"),
+            _ => None,
+        })
     }
 
     /// Receives what is there into the front of a buffer.
