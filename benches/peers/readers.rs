@@ -7,7 +7,7 @@
 //! All three unmask every payload, check that text is UTF-8, and give the payload in one piece. Beyond that
 //! - **ours** writes the server's header over the client's, so that what it gives can be sent as it is. Payloads below
 //!   32 KiB are lent; larger ones are given away with the receive buffer's memory, and a new buffer is filled with zeros.
-//!   The loop around it is the worker's (`engine/receive.rs`) with nothing else of the worker;
+//!   The loop around it is the worker's (`engine/read.rs`) with nothing else of the worker;
 //! - **tungstenite** gives payloads away (`Bytes`, counted references), joins fragments and answers control frames, as
 //!   [`WebSocket`] does; the free part of its buffer is filled with zeros before each read. That part is 8 KiB here: with the 128 KiB
 //!   of its default a read costs about a microsecond more. It unmasks in words of 4 bytes and validates with the

@@ -68,6 +68,8 @@ pub enum Flag {
     Several = 1 << 12,
     /// In the list of those that something is gathered for.
     ListedGathered = 1 << 13,
+    /// It last sent more than a piece of a receive together holds.
+    SendsMuch = 1 << 14,
 }
 
 /// What a visit reads: 16 bytes.
@@ -289,6 +291,11 @@ impl Connections {
     /// Bytes that wait for this connection alone.
     pub fn outgoing_len(&self, slot: u32) -> usize {
         self.hot[slot as usize].outgoing.as_ref().map_or(0, |outgoing| outgoing.len())
+    }
+
+    /// The same, where they lie in one piece; empty if they do not.
+    pub fn only_run(&self, slot: u32) -> &[u8] {
+        self.hot[slot as usize].outgoing.as_ref().and_then(|outgoing| outgoing.only_run()).unwrap_or_default()
     }
 
     /// Head of the list of the connection's subscriptions.

@@ -64,19 +64,57 @@ impl<D: Driver> Worker<D> {
         self.connections.outgoing_len(slot) > max
     }
 
-    /// Flushes a bounded number of connections.
+    /// Flushes a bounded number of connections: their queues leave together, as the runs of a slice do.
     pub(super) fn flush_some(&mut self) {
         for _ in 0..self.to_flush.len().min(FLUSHES_PER_TICK) {
-            let Some(slot) = self.to_flush.pop_front() else { return };
-            if self.connections.hot(slot).clear(Flag::ListedFlush) {
-                self.flush(slot);
+            let Some(slot) = self.to_flush.pop_front() else { break };
+            let hot = self.connections.hot(slot);
+            if !hot.clear(Flag::ListedFlush) || hot.phase == Phase::Free || hot.is(Flag::Blocked) {
+                continue;
             }
+            let Some(run) = hot.outgoing.as_ref().and_then(|outgoing| outgoing.only_run()) else {
+                self.settle_flushing();
+                self.flush(slot);
+                continue;
+            };
+            let asked = run.len();
+            match self.driver.queue(slot, run) {
+                Sent::Queued => self.flushing.push((slot, asked)),
+                sent => self.run_flushed(slot, asked, sent),
+            }
+        }
+        self.settle_flushing();
+    }
+
+    /// Sends what was queued of connections' own queues, and learns the outcome. Nothing is added to a queue between.
+    fn settle_flushing(&mut self) {
+        if self.flushing.is_empty() {
+            return;
+        }
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        let Worker { connections, driver, flushing, .. } = self;
+        let runs = flushing.iter().map(|&(slot, asked)| (slot, &connections.only_run(slot)[..asked]));
+        driver.submit(runs, &mut outcomes);
+        let mut flushed = std::mem::take(&mut self.flushing);
+        for (slot, asked) in flushed.drain(..) {
+            let outcome = outcomes.iter().find(|(of, _)| *of == slot);
+            self.run_flushed(slot, asked, outcome.map_or(Sent::Bytes(asked), |&(_, sent)| sent));
+        }
+        outcomes.clear();
+        self.outcomes = outcomes;
+        self.flushing = flushed;
+    }
+
+    /// What a send of a connection's own queue gave; the rest of it follows.
+    fn run_flushed(&mut self, slot: u32, asked: usize, sent: Sent) {
+        if self.own_sent(slot, asked, sent) {
+            self.flush(slot);
         }
     }
 
     /// Sends what a connection's socket takes of its own queue; when all of it has left, goes on.
     fn flush(&mut self, slot: u32) {
-        if self.connections.phase(slot) == Phase::Free || !self.flush_own(slot) {
+        if !self.flush_own(slot) {
             return;
         }
         if self.connections.phase(slot) == Phase::Finishing && !self.connections.hot(slot).is(Flag::Finished)
@@ -104,41 +142,49 @@ impl<D: Driver> Worker<D> {
             outgoing.slices(&mut slices);
             let asked: usize = slices.iter().map(|slice| slice.len()).sum();
             let sent = match &slices[..] {
-                [] => Sent::Bytes(0),
+                [] => return true,
                 [one] => self.driver.send(slot, one),
                 several => self.driver.send_vectored(slot, several),
             };
             drop(slices);
-            let taken = match sent {
-                Sent::Bytes(bytes) => bytes,
-                Sent::Refused | Sent::Queued => 0,
-                Sent::Failed => {
-                    self.end(slot, End::Reset, Why::Reset);
-                    return false;
-                }
-            };
-            self.count_send(taken, asked);
-            let hot = self.connections.hot(slot);
-            if let Some(outgoing) = &mut hot.outgoing {
-                outgoing.sent(taken);
-                if outgoing.is_empty() {
-                    hot.outgoing = None;
-                }
-            }
-            let len = self.connections.outgoing_len(slot);
-            if len <= self.shared.settings.reply_bytes_max / 2 {
-                self.unpause(slot);
-            }
-            if taken < asked {
-                self.block(slot, taken > 0);
+            if !self.own_sent(slot, asked, sent) {
                 return false;
             }
-            let hot = self.connections.hot(slot);
-            if hot.clear(Flag::Stalled) && hot.is(Flag::AwaitsPong) {
-                // The ping may have left only now.
-                self.connections.warm(slot).pinged_at = self.now;
+        }
+    }
+
+    /// What a send from the connection's own queue gave. True if it took all, and the socket may take more.
+    fn own_sent(&mut self, slot: u32, asked: usize, sent: Sent) -> bool {
+        let taken = match sent {
+            Sent::Bytes(bytes) => bytes,
+            Sent::Refused | Sent::Queued => 0,
+            Sent::Failed => {
+                self.end(slot, End::Reset, Why::Reset);
+                return false;
+            }
+        };
+        self.count_send(taken, asked);
+        let hot = self.connections.hot(slot);
+        if let Some(outgoing) = &mut hot.outgoing {
+            outgoing.sent(taken);
+            if outgoing.is_empty() {
+                hot.outgoing = None;
             }
         }
+        let len = self.connections.outgoing_len(slot);
+        if len <= self.shared.settings.reply_bytes_max / 2 {
+            self.unpause(slot);
+        }
+        if taken < asked {
+            self.block(slot, taken > 0);
+            return false;
+        }
+        let hot = self.connections.hot(slot);
+        if hot.clear(Flag::Stalled) && hot.is(Flag::AwaitsPong) {
+            // The ping may have left only now.
+            self.connections.warm(slot).pinged_at = self.now;
+        }
+        true
     }
 
     /// The socket took less than it was given: its write event is awaited, and something must leave within

@@ -5,7 +5,8 @@
 //! | `worker` | the worker and its tick: the order of everything |
 //! | `connections` | dense arrays of connections |
 //! | `accept` | new connections: bounds, balance between workers |
-//! | `receive` | bytes in: HTTP heads, WebSocket frames, feeding sessions |
+//! | `read` | bytes in: who is received from, and into what |
+//! | `feed` | HTTP heads and WebSocket frames, feeding sessions |
 //! | `commands` | what sessions ask for |
 //! | `subscribe`, `lanes` | subscriptions and their hand-over to the log |
 //! | `sweep` | the ring sweep; **backpressure**: what a refused send leads to |
@@ -33,6 +34,7 @@ mod deadlines;
 pub mod driver;
 mod due;
 mod farewell;
+mod feed;
 mod flush;
 mod gather;
 mod lanes;
@@ -41,7 +43,7 @@ mod mailboxes;
 mod outbox;
 mod outgoing;
 mod post;
-mod receive;
+mod read;
 pub mod shared;
 mod slow;
 pub mod stats;

@@ -116,6 +116,14 @@ impl Outgoing {
         }
     }
 
+    /// What leaves next, if it lies in one piece: all that waits.
+    pub fn only_run(&self) -> Option<&[u8]> {
+        let mut runs =
+            self.parts.iter().map(Part::bytes).chain([&self.tail[..]]).filter(|run| !run.is_empty());
+        let first = runs.next()?;
+        runs.next().is_none().then(|| &first[self.sent..])
+    }
+
     /// `n` bytes from the front have left.
     pub fn sent(&mut self, n: usize) {
         self.len -= n;

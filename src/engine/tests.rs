@@ -126,6 +126,53 @@ fn served(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Each has its own bytes, and what its socket does not take comes later.
+#[test]
+fn what_waits_for_single_connections_leaves_together() {
+    for personality in [Personality::Readiness, Personality::Completion] {
+        let mut test = Test::new(personality, &Config::default());
+        let clients: Vec<SocketId> = (0..20).map(|_| test.connect("/echo")).collect();
+        let before = (test.count("receives"), test.count("sends"));
+        let payload = |i: usize| vec![u8::try_from(i).unwrap(); 100 * i];
+        for (i, client) in clients.iter().enumerate() {
+            test.write(*client, &frame(&payload(i)));
+        }
+        let room = |i: usize| if i < 15 { LARGE } else { i - 15 };
+        clients.iter().enumerate().for_each(|(i, client)| test.net.resize(*client, room(i)));
+        test.ticks(1);
+        assert_eq!((test.count("receives"), test.count("sends")), (before.0 + 20, before.1 + 20));
+        for (i, client) in clients.iter().enumerate() {
+            let mut echoed = test.read(*client, LARGE);
+            assert_eq!(echoed.len(), served(&payload(i)).len().min(room(i)), "{personality:?} {i}");
+            test.ticks(2);
+            echoed.extend(test.read(*client, LARGE));
+            assert_eq!(echoed, served(&payload(i)), "{personality:?} {i}");
+        }
+        assert_eq!(test.count("sends_refused"), 5, "{personality:?}");
+    }
+}
+
+/// A piece holds the beginning of a large message; the rest is received into the message's own buffer, as always.
+#[test]
+fn large_messages_among_small_ones_are_received_whole() {
+    for personality in [Personality::Readiness, Personality::Completion] {
+        let mut test = Test::new(personality, &Config::default());
+        let clients: Vec<SocketId> = (0..10).map(|_| test.connect("/echo")).collect();
+        for round in 0..3 {
+            let payload = |i: usize| {
+                vec![u8::try_from(i).unwrap(); if (i + round).is_multiple_of(3) { 60_000 } else { 7 }]
+            };
+            for (i, client) in clients.iter().enumerate() {
+                test.write(*client, &frame(&payload(i)).repeat(3));
+            }
+            test.ticks(3);
+            for (i, client) in clients.iter().enumerate() {
+                assert!(test.read(*client, LARGE) == served(&payload(i)).repeat(3), "{personality:?} {i}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_lone_message_leaves_in_the_tick_that_read_it() {
     for personality in [Personality::Readiness, Personality::Completion] {

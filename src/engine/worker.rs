@@ -16,8 +16,6 @@
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
-
 use super::{
     closing::Draining,
     connections::{Connections, Flag, Phase},
@@ -30,6 +28,7 @@ use super::{
     mail::Batch,
     mailboxes::Patience,
     outbox::Outbox,
+    read::Buffers,
     shared::Shared,
     stats::Stats,
     sweep::InFlight,
@@ -70,8 +69,7 @@ pub struct Worker<D: Driver> {
     pub(super) lanes: Lanes,
     pub(super) homes: Homes,
     pub(super) outboxes: Vec<Outbox<D::Socket>>,
-    /// The worker's receive buffer, all of it initialised.
-    pub(super) receive: BytesMut,
+    pub(super) buffers: Buffers,
     /// Connections that have something to receive.
     pub(super) ready: VecDeque<u32>,
     /// Connections with something of their own to send.
@@ -91,6 +89,8 @@ pub struct Worker<D: Driver> {
     /// What sessions must be told.
     pub(super) errors: Vec<(ConnectionId, Error)>,
     pub(super) in_flight: Vec<InFlight>,
+    /// Connections whose own queues were begun to be sent, and how many bytes of each.
+    pub(super) flushing: Vec<(u32, usize)>,
     pub(super) outcomes: Vec<(u32, Sent)>,
     pub(super) mail: Batch<D::Socket>,
     pub(super) acceptable: bool,
@@ -130,7 +130,7 @@ impl<D: Driver> Worker<D> {
             lanes: Lanes::new(settings.seed),
             homes,
             outboxes: (0..workers).map(|_| Outbox::new(settings.mail_len_max)).collect(),
-            receive: BytesMut::new(),
+            buffers: Buffers::default(),
             ready: VecDeque::new(),
             to_flush: VecDeque::new(),
             dirty: VecDeque::new(),
@@ -141,6 +141,7 @@ impl<D: Driver> Worker<D> {
             refused: Vec::new(),
             errors: Vec::new(),
             in_flight: Vec::new(),
+            flushing: Vec::new(),
             outcomes: Vec::new(),
             mail: Batch::default(),
             acceptable: true,

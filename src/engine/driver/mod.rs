@@ -6,8 +6,9 @@
 //! What a driver provides:
 //! - one wait for everything: sockets, listeners, wake-ups ([`Driver::wait`]). Readiness is reported once
 //!   per change (edge-triggered), so the engine remembers what it has not finished;
-//! - receiving into the worker's buffer, or directly into a connection's where a frame is incomplete;
-//! - sending at once ([`Driver::send`]), and sending the runs of a slice of the sweep ([`Driver::queue`]): a driver
+//! - receiving into the worker's buffer, or directly into a connection's where a frame is incomplete; and from several
+//!   sockets in one call, if that is worth it ([`Driver::receives_per_call`]);
+//! - sending at once ([`Driver::send`]), and sending the runs of many connections ([`Driver::queue`]): a driver
 //!   may leave such a run to be sent with others ([`Sent::Queued`]). It is then given to [`Driver::submit`], which
 //!   reports those that were short, refused or failed; silence means that all bytes went. A connection has at most
 //!   one send in flight, and when the submit has returned nothing is: bytes need no reference beyond the call;
@@ -50,7 +51,7 @@ pub enum Event {
 }
 
 /// What a receive gave.
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Received {
     /// So many bytes (≥ 1) lie at the front of the buffer.
     Bytes(usize),
@@ -123,13 +124,29 @@ pub trait Driver {
     /// Receives into the front of `buffer` (not empty).
     fn receive(&mut self, slot: u32, buffer: &mut [u8]) -> Received;
 
+    /// From how many sockets at most [`Driver::receive_each`] receives with one system call: 1 if it takes one for each.
+    fn receives_per_call(&self) -> usize {
+        1
+    }
+
+    /// Receives from several sockets, each into the front of its own buffer (not empty), and appends what each gave.
+    fn receive_each<'a>(
+        &mut self,
+        receives: impl Iterator<Item = (u32, &'a mut [u8])>,
+        received: &mut Vec<Received>,
+    ) {
+        for (slot, buffer) in receives {
+            received.push(self.receive(slot, buffer));
+        }
+    }
+
     /// Sends one run of bytes (not empty), at once.
     fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent;
 
     /// Sends several runs of bytes (at least one, none empty), at once and in one system call.
     fn send_vectored(&mut self, slot: u32, parts: &[IoSlice<'_>]) -> Sent;
 
-    /// Sends one run of a slice (not empty), or leaves it to [`Driver::submit`] ([`Sent::Queued`]).
+    /// Sends one run (not empty), or leaves it to [`Driver::submit`] ([`Sent::Queued`]).
     #[inline(always)]
     fn queue(&mut self, slot: u32, bytes: &[u8]) -> Sent {
         self.send(slot, bytes)

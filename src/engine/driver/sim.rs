@@ -551,6 +551,13 @@ impl Driver for Sim {
         }
     }
 
+    fn receives_per_call(&self) -> usize {
+        match self.personality {
+            Personality::Readiness => 1,
+            Personality::Completion => 4,
+        }
+    }
+
     fn send(&mut self, slot: u32, bytes: &[u8]) -> Sent {
         self.send_parts(slot, std::iter::once(bytes))
     }

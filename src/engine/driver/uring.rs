@@ -27,6 +27,7 @@ use rustix::{
     event::{EventfdFlags, eventfd},
     net::getpeername,
 };
+use smallvec::SmallVec;
 
 use self::{
     ring::{Completion, Lengths, Ring, Target},
@@ -40,6 +41,9 @@ use super::{
 /// Room for four slices' sends. The table of polls that the kernel searches when it cancels one grows with the
 /// completions, up to this.
 const LENGTHS: Lengths = Lengths { submissions: 256, completions: 8192 };
+
+/// Sockets that are received from together.
+const RECEIVES: usize = 16;
 
 /// Accepted sockets that may wait for the worker; more wait at the listener.
 const DOOR: usize = 256;
@@ -321,6 +325,29 @@ impl Driver for Uring {
             Some(Socket { descriptor: Some(socket), .. }) => sockets::receive(socket, buffer),
             Some(Socket { descriptor: None, .. }) => sockets::received(self.ring.receive(slot, buffer)),
             None => Received::Failed(ErrorKind::NotConnected),
+        }
+    }
+
+    fn receives_per_call(&self) -> usize {
+        RECEIVES
+    }
+
+    fn receive_each<'a>(
+        &mut self,
+        receives: impl Iterator<Item = (u32, &'a mut [u8])>,
+        received: &mut Vec<Received>,
+    ) {
+        let Uring { ring, sockets, .. } = self;
+        let first = received.len();
+        let receives = receives.map(|(slot, buffer)| {
+            let socket = sockets[slot as usize].as_ref().expect("who is received from is there");
+            received.push(Received::Failed(ErrorKind::NotConnected));
+            (socket.target(slot), buffer)
+        });
+        let mut results: SmallVec<[_; RECEIVES]> = SmallVec::new();
+        ring.receive_each(receives, |number, result| results.push((number, result)));
+        for (number, result) in results {
+            received[first + number as usize] = sockets::received(result);
         }
     }
 

@@ -84,6 +84,8 @@ pub(super) struct Ring {
     taken: VecDeque<Completion>,
     /// The same of a slice's sends: those that did not go whole.
     not_whole: Vec<(u32, io::Result<usize>)>,
+    /// The same of receives that are made together: all of them.
+    received: Vec<(u32, io::Result<usize>)>,
     /// How the request ended that is waited for.
     now: Option<i32>,
     /// Whether requests in the queue may be submitted: not if the memory that they name may be gone.
@@ -116,7 +118,15 @@ impl Ring {
         if places > 0 {
             ring.submitter().register_files_sparse(places)?;
         }
-        Ok(Ring { ring, places, taken: VecDeque::new(), not_whole: Vec::new(), now: None, sound: true })
+        Ok(Ring {
+            ring,
+            places,
+            taken: VecDeque::new(),
+            not_whole: Vec::new(),
+            received: Vec::new(),
+            now: None,
+            sound: true,
+        })
     }
 
     /// Places in the table.
@@ -259,6 +269,32 @@ impl Ring {
         self.ended()
     }
 
+    /// Receives what is there from several sockets, each into its own buffer, and tells by their numbers (0, 1, 2, …)
+    /// what each gave. If the ring breaks, nothing is told of those that are left.
+    pub(super) fn receive_each<'a>(
+        &mut self,
+        receives: impl Iterator<Item = (Target, &'a mut [u8])>,
+        mut tell: impl FnMut(u32, io::Result<usize>),
+    ) {
+        // As with sends: if `receives` panics, what it has given must stay in the queue for good.
+        let mut whole = std::mem::replace(&mut self.sound, false);
+        for (number, (target, buffer)) in (0..).zip(receives) {
+            if whole && self.ring.submission().is_full() {
+                whole = self.enter().is_ok();
+            }
+            let (start, len) = (buffer.as_mut_ptr(), length(buffer.len()));
+            let entry = on!(target, |fd| opcode::Recv::new(fd, start, len).flags(libc::MSG_DONTWAIT).build());
+            let entry = entry.user_data(Tag::Receive(number).bits());
+            // SAFETY: the buffer is borrowed until this function returns. It returns when all requests have been
+            // submitted, each of which ends inside its submission; else the queue is never submitted again.
+            whole = whole && unsafe { self.ring.submission().push(&entry) }.is_ok();
+        }
+        self.sound = whole && self.enter().is_ok();
+        for (number, result) in self.received.drain(..) {
+            tell(number, result);
+        }
+    }
+
     /// Sends one run of bytes.
     pub(super) fn send(&mut self, place: u32, bytes: &[u8]) -> io::Result<usize> {
         let entry = opcode::Send::new(Fixed(place), bytes.as_ptr(), length(bytes.len()));
@@ -387,6 +423,10 @@ impl Ring {
                 Tag::Poll(owner) => Completion::Polled { owner, mask: u32::try_from(code).ok(), more },
                 Tag::Send(slot) => {
                     self.not_whole.push((slot, result(code)));
+                    continue;
+                }
+                Tag::Receive(number) => {
+                    self.received.push((number, result(code)));
                     continue;
                 }
                 Tag::Accept(listener) => {

@@ -20,6 +20,8 @@ pub(super) enum Tag {
     Accept(u32),
     /// The wake-up's readiness.
     Wake,
+    /// A receive of several, by its number.
+    Receive(u32),
     /// A request that is waited for at once.
     Now,
     /// Nobody asks how it ended.
@@ -39,6 +41,7 @@ impl Tag {
             Tag::Accept(listener) => (3, 0, listener),
             Tag::Wake => (4, 0, 0),
             Tag::Now => (5, 0, 0),
+            Tag::Receive(number) => (6, 0, number),
         };
         kind << 56 | u64::from(middle) << 32 | u64::from(low)
     }
@@ -52,6 +55,7 @@ impl Tag {
             3 => Tag::Accept(low),
             4 => Tag::Wake,
             5 => Tag::Now,
+            6 => Tag::Receive(low),
             _ => Tag::Unasked,
         }
     }
@@ -64,7 +68,15 @@ mod tests {
     #[test]
     fn a_tag_is_what_it_was() {
         let owner = Owner { slot: u32::MAX - 1, generation: GENERATIONS - 1 };
-        let tags = [Tag::Poll(owner), Tag::Send(u32::MAX), Tag::Accept(3), Tag::Wake, Tag::Now, Tag::Unasked];
+        let tags = [
+            Tag::Poll(owner),
+            Tag::Send(u32::MAX),
+            Tag::Accept(3),
+            Tag::Wake,
+            Tag::Receive(7),
+            Tag::Now,
+            Tag::Unasked,
+        ];
         for tag in tags {
             assert_eq!(Tag::of(tag.bits()), tag);
         }

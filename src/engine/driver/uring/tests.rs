@@ -152,6 +152,12 @@ fn read_exactly(mut peer: &TcpStream, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Closes it so that the other end sees a reset.
+fn reset(peer: TcpStream) {
+    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+}
+
 /// Reads to the end; true if that is a reset.
 fn is_reset(mut peer: &TcpStream) -> bool {
     peer.read_to_end(&mut Vec::new()).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
@@ -231,6 +237,61 @@ fn sends_and_receives_outside_of_slices_end_at_once() {
     });
 }
 
+/// What a send has not taken when the submit returns it never takes: the segment may go.
+#[test]
+fn memory_is_not_read_after_the_submit() {
+    with_each(|descriptors| {
+        let mut test = Test::new(descriptors);
+        let (narrow, wide) = (test.add_narrow(0), test.add(1));
+        let much = pattern(MUCH);
+        let mut segment = much.clone();
+        let outcomes = test.submit(&[(0, &segment), (1, &segment[..1000])]);
+        let [(0, Sent::Bytes(taken))] = outcomes[..] else { panic!("{outcomes:?}") };
+        segment.fill(0xff);
+        drop(segment);
+        assert!(read_exactly(&narrow, taken) == much[..taken]);
+        assert!(read_exactly(&wide, 1000) == much[..1000]);
+        test.until(Event::Writable(0));
+        assert_eq!(test.submit(&[(0, b"next")]), []);
+        assert_eq!(read_exactly(&narrow, 4), b"next");
+    });
+}
+
+/// Also where the queue and the room for completions are shorter than their number.
+#[test]
+fn of_receives_made_together_each_gives_its_own() {
+    with_each(|descriptors| {
+        let mut test = Test::with_lengths(descriptors, Lengths { submissions: 4, completions: 8 });
+        let mut peers: Vec<Option<TcpStream>> = (0..16).map(|slot| Some(test.add(slot))).collect();
+        for (slot, peer) in peers.iter_mut().enumerate() {
+            match slot % 4 {
+                0 => {}
+                1 => peer.as_mut().unwrap().write_all(&pattern(slot)).unwrap(),
+                2 => peer.as_ref().unwrap().shutdown(Shutdown::Write).unwrap(),
+                _ => reset(peer.take().unwrap()),
+            }
+        }
+        test.settle();
+        let (mut buffers, mut received) = (vec![[0; 9]; 16], Vec::new());
+        let slots = || (0..16u32).rev();
+        let receives = slots().zip(&mut buffers).map(|(slot, buffer)| (slot, &mut buffer[..]));
+        test.driver.receive_each(receives, &mut received);
+        assert_eq!(received.len(), 16);
+        for ((slot, buffer), received) in slots().zip(buffers).zip(received) {
+            match (slot % 4, received) {
+                (1, Received::Bytes(bytes)) => {
+                    let len = slot as usize;
+                    assert_eq!(bytes, len.min(9), "what is left is for the next receive");
+                    assert_eq!(buffer[..bytes], pattern(len)[..bytes]);
+                }
+                (0, Received::Empty) | (2, Received::End) => {}
+                (3, Received::Failed(ErrorKind::ConnectionReset)) => {}
+                (_, other) => panic!("{slot}: {other:?}"),
+            }
+        }
+    });
+}
+
 /// The queue submits itself when it is full, and what is learnt by that is told with the rest.
 #[test]
 fn a_slice_may_be_longer_than_the_queue() {
@@ -277,8 +338,7 @@ fn a_peer_that_resets_fails_its_own_send_alone() {
         let mut test = Test::new(descriptors);
         let (gone, stays) = (test.add(0), test.add(1));
         test.settle();
-        socket2::SockRef::from(&gone).set_linger(Some(Duration::ZERO)).unwrap();
-        drop(gone);
+        reset(gone);
         test.until(Event::Broken(0));
         assert_eq!(test.submit(&[(0, b"lost"), (1, b"kept")]), [(0, Sent::Failed)]);
         assert_eq!(read_exactly(&stays, 4), b"kept");

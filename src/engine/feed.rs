@@ -1,16 +1,10 @@
-//! Bytes in: from sockets through HTTP heads and frames to sessions.
-//!
-//! Reading feeds and never writes. A connection that may not be read (its message waits for room or
-//! credit, its own queue is full, its subscriptions are being made) keeps what was received already and is
-//! left alone: the rest waits in the kernel, and then in the client.
+//! Received bytes on their way through HTTP heads and frames to sessions. Feeding never writes to a socket.
 
 use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
-use bytes::BytesMut;
-
 use super::{
     connections::{Flag, Phase},
-    driver::{Driver, End, Received},
+    driver::Driver,
     farewell::Why,
     stats::Family,
     worker::Worker,
@@ -23,16 +17,6 @@ use crate::{
     session::{Context, Error, Failure, Handshake, Route, Session},
 };
 
-/// The worker's receive buffer. A message of 64 KiB that begins near its front ends in it.
-const RECEIVE_BYTES: usize = 68 * 1024;
-
-/// A receive buffer of which large messages have taken more than this is replaced.
-const RECEIVE_BYTES_MIN: usize = 32 * 1024;
-
-/// Bytes that one connection may deliver in a turn, and all of them together.
-const TURN_BYTES: usize = 256 * 1024;
-const TICK_BYTES: usize = 1024 * 1024;
-
 /// Pipelined requests that one connection is answered in a turn.
 const REQUESTS_PER_TURN: usize = 16;
 
@@ -40,124 +24,8 @@ const REQUESTS_PER_TURN: usize = 16;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl<D: Driver> Worker<D> {
-    /// Receives from the connections on the ready list, within the tick's bound; who has more goes to the
-    /// end of the list.
-    pub(super) fn read_ready(&mut self) {
-        let mut left = TICK_BYTES;
-        for _ in 0..self.ready.len() {
-            let Some(slot) = self.ready.pop_front() else { return };
-            if !self.connections.hot(slot).clear(Flag::ListedReady) {
-                continue;
-            }
-            left = left.saturating_sub(self.read(slot));
-            if left == 0 {
-                return;
-            }
-        }
-    }
-
-    /// Receives from one connection until nothing is left or it has had its turn; gives the bytes.
-    fn read(&mut self, slot: u32) -> usize {
-        let mut received = 0;
-        while self.may_read(slot) && !self.has_unread(slot) && self.connections.hot(slot).is(Flag::Readable) {
-            if received >= TURN_BYTES {
-                self.list_ready(slot);
-                break;
-            }
-            let (bytes, room) = match self.receive_once(slot) {
-                (Received::Bytes(bytes), room) => (bytes, room),
-                (Received::Empty, _) => {
-                    self.connections.hot(slot).clear(Flag::Readable);
-                    break;
-                }
-                (Received::End, _) => {
-                    self.stream_ended(slot);
-                    break;
-                }
-                (Received::Failed(kind), _) => {
-                    // Where the peer has reset it there is nothing left to reset: a system call less.
-                    let gone = kind == std::io::ErrorKind::ConnectionReset;
-                    self.end(slot, if gone { End::Close } else { End::Reset }, Why::Reset);
-                    break;
-                }
-            };
-            received += bytes;
-            if bytes < room
-                && self.connections.phase(slot) != Phase::Free
-                && !self.connections.hot(slot).is(Flag::ToEnd)
-            {
-                self.connections.hot(slot).clear(Flag::Readable);
-            }
-        }
-        received
-    }
-
-    /// One receive, and the feeding of what it gave. Gives the room that there was, too.
-    fn receive_once(&mut self, slot: u32) -> (Received, usize) {
-        self.stats().receives.add(1);
-        let warm = self.connections.warm(slot);
-        let before = warm.reader.buffered();
-        if let Some(buffer) = warm.reader.direct_buffer() {
-            let room = buffer.len();
-            let received = self.driver.receive(slot, buffer);
-            if let Received::Bytes(bytes) = received {
-                warm.reader.filled(bytes);
-            }
-            // The message's own buffer grows where it is offered.
-            let after = warm.reader.buffered();
-            self.account_assembly(slot, before, after);
-            if let Received::Bytes(bytes) = received {
-                self.heard(slot, bytes);
-                self.feed(slot, Inbox::default());
-            }
-            return (received, room);
-        }
-        if self.receive.len() < RECEIVE_BYTES_MIN {
-            self.receive = BytesMut::zeroed(RECEIVE_BYTES);
-        }
-        let room = self.receive.len();
-        let received = self.driver.receive(slot, &mut self.receive);
-        if let Received::Bytes(bytes) = received {
-            self.heard(slot, bytes);
-            let inbox = Inbox::from_buffer(std::mem::take(&mut self.receive), bytes);
-            self.receive = self.feed(slot, inbox).into_buffer();
-        }
-        (received, room)
-    }
-
-    fn heard(&mut self, slot: u32, bytes: usize) {
-        self.stats().bytes_received.add(bytes as u64);
-        let now = self.now;
-        if matches!(self.connections.phase(slot), Phase::Open) {
-            self.connections.warm(slot).received_at = now;
-            self.connections.hot(slot).clear(Flag::AwaitsPong);
-        }
-    }
-
-    /// Whether the connection's bytes may be looked at now.
-    pub(super) fn may_read(&mut self, slot: u32) -> bool {
-        match self.connections.phase(slot) {
-            Phase::Free | Phase::Opening => false,
-            Phase::Head | Phase::Open => !self.is_held(slot),
-            Phase::Closing | Phase::Finishing => true,
-        }
-    }
-
-    /// Whether something that was received is still to be fed: nothing may come before it. The flush lets a
-    /// connection be read again after this tick's [`resume`](Self::resume), and before the next one reads.
-    fn has_unread(&mut self, slot: u32) -> bool {
-        self.connections.phase(slot) != Phase::Finishing
-            && self.connections.warm(slot).extra.as_ref().is_some_and(|extra| !extra.unread.is_empty())
-    }
-
-    /// Whether the connection is not read because something of it waits.
-    pub(super) fn is_held(&mut self, slot: u32) -> bool {
-        self.connections.hot(slot).is(Flag::Paused)
-            || self.connections.warm(slot).extra.as_ref().is_some_and(|extra| extra.held > 0)
-    }
-
     /// Gives received bytes to whoever they are for. Gives the inbox back, for its buffer.
-    fn feed(&mut self, slot: u32, mut inbox: Inbox) -> Inbox {
+    pub(super) fn feed(&mut self, slot: u32, mut inbox: Inbox) -> Inbox {
         if self.connections.phase(slot) == Phase::Head {
             self.feed_head(slot, &mut inbox);
         }
@@ -167,28 +35,6 @@ impl<D: Driver> Worker<D> {
             _ => {}
         }
         inbox
-    }
-
-    /// The connection may be read again: first what was received already, then what has come since.
-    pub(super) fn resume(&mut self) {
-        for slot in std::mem::take(&mut self.resumed) {
-            if !self.may_read(slot) {
-                continue;
-            }
-            let unread =
-                self.connections.warm(slot).extra.as_mut().map(|extra| std::mem::take(&mut extra.unread));
-            self.connections.tidy(slot);
-            if let Some(unread) = unread.filter(|unread| !unread.is_empty()) {
-                let len = unread.len();
-                self.feed(slot, Inbox::from_buffer(unread, len));
-            } else if matches!(self.connections.phase(slot), Phase::Head | Phase::Open) {
-                // An assembled message may be complete behind the one that waited, or a request.
-                self.feed(slot, Inbox::default());
-            }
-            if self.connections.phase(slot) != Phase::Free && self.connections.hot(slot).is(Flag::Readable) {
-                self.list_ready(slot);
-            }
-        }
     }
 
     /// Frames (RFC 6455 section 5), until nothing is left or the connection may not be read any more.
@@ -287,7 +133,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Keeps the count of half-received bytes, and the bound on it.
-    fn account_assembly(&mut self, slot: u32, before: usize, after: usize) {
+    pub(super) fn account_assembly(&mut self, slot: u32, before: usize, after: usize) {
         if before == after {
             return;
         }
