@@ -19,8 +19,8 @@ use stentor::{
         },
     },
     session::{
-        Audience, Close, Context, Error, Handshake, Message, Route, Router, Session, Sink, State, TopicName,
-        routes::Routes,
+        Audience, Close, Context, Encoding, Error, Handshake, Message, Route, Router, Session, Since, Sink, State,
+        TopicName, routes::Routes,
     },
 };
 
@@ -105,6 +105,10 @@ impl Sink for Recorder {
         self.assert_not_closed();
         self.subscribed.push(topic.clone());
         topic.clone()
+    }
+
+    fn subscribe_since(&mut self, topic: &TopicName, _: Encoding, _: Since) -> TopicName {
+        self.subscribe(topic)
     }
 
     fn unsubscribe(&mut self, topic: &TopicName) {

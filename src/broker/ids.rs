@@ -54,6 +54,12 @@ impl Position {
         Position(self.0 + bytes as u64)
     }
 
+    /// The position so many bytes before; not before the first of all.
+    #[must_use]
+    pub fn back(self, bytes: u64) -> Position {
+        Position(self.0.saturating_sub(bytes))
+    }
+
     /// Bytes from `earlier` to here; 0 if `earlier` is not earlier.
     pub fn since(self, earlier: Position) -> u64 {
         self.0.saturating_sub(earlier.0)
@@ -114,6 +120,17 @@ impl Tick {
     #[must_use]
     pub fn after(self, ticks: u32) -> Tick {
         Tick(self.0.saturating_add(ticks))
+    }
+}
+
+/// Wall-clock time: milliseconds since 1970-01-01 UTC, as a worker's clock had it when its tick began.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct UnixTime(pub u64);
+
+impl UnixTime {
+    /// Milliseconds since `earlier`; 0 if `earlier` is not earlier.
+    pub fn since(self, earlier: UnixTime) -> u64 {
+        self.0.saturating_sub(earlier.0)
     }
 }
 

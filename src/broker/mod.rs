@@ -11,6 +11,7 @@
 //! references to the log's segments ([`log::View`]) and learn by mail how far they may read. A subscription
 //! is a cursor in a [`lane::Lane`]; nothing is queued for it.
 
+pub mod encoding;
 pub mod home;
 pub mod ids;
 pub mod lane;

@@ -148,8 +148,8 @@ pub struct Extra {
     pub held: u32,
     /// Subscriptions whose place is not known yet.
     pub pending: u32,
-    /// The 101 response that waits for those.
-    pub response: Vec<u8>,
+    /// The 101 response that waits for those, and what comes behind it.
+    pub response: Outgoing,
     /// When the session's timer comes.
     pub timer: Option<Tick>,
     /// How the connection ends.

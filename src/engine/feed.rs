@@ -6,6 +6,7 @@ use super::{
     connections::{Flag, Phase},
     driver::Driver,
     farewell::Why,
+    outgoing::Outgoing,
     stats::Family,
     worker::Worker,
 };
@@ -248,7 +249,7 @@ impl<D: Driver> Worker<D> {
     ) {
         self.connections.hot(slot).phase = Phase::Opening;
         // What the session sends while it opens goes behind the response.
-        self.connections.extra(slot).response = response;
+        self.connections.extra(slot).response.push(&response);
         let mut commands = self.commands(slot);
         let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             session.open(&mut Context::new(&mut commands), handshake)
@@ -276,7 +277,7 @@ impl<D: Driver> Worker<D> {
         self.connections.warm(slot).session = None;
         self.connections.hot(slot).phase = Phase::Head;
         if let Some(extra) = &mut self.connections.warm(slot).extra {
-            extra.response = Vec::new();
+            extra.response = Outgoing::default();
             extra.pending = 0;
         }
         self.refuse(slot, refusal, request);
@@ -292,10 +293,13 @@ impl<D: Driver> Worker<D> {
         self.seat_all(slot);
         let extra = self.connections.extra(slot);
         let unread = !extra.unread.is_empty();
-        self.queue(slot, &response);
+        self.queue_all(slot, response);
         self.connections.tidy(slot);
         self.stats().upgrades.add(1);
         self.connections.hot(slot).phase = Phase::Open;
+        if !self.connections.hot(slot).is(Flag::Blocked) {
+            self.rejoin(slot);
+        }
         let now = self.now;
         self.connections.warm(slot).message_at = now;
         self.deadlines.disarm(slot);

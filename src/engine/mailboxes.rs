@@ -202,6 +202,7 @@ mod tests {
             lane: key,
             topic: key,
             epoch: Epoch(1),
+            from: head,
             head,
             extents: smallvec::SmallVec::new(),
             excepts: Vec::new(),

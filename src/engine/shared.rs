@@ -17,12 +17,14 @@ use foldhash::fast::RandomState;
 use super::{driver::Wake, mailboxes::Post, stats::Stats, trim::Trimmer};
 use crate::{
     broker::{
-        ids::{Tick, WorkerId},
+        encoding::SharedEncoder,
+        home::{Retain, RetainNothing},
+        ids::{Tick, UnixTime, WorkerId},
         limits::{Gauge, Window},
     },
     config::{Config, SlowConsumer},
     protocol::{http::HeadLimits, ws},
-    session::Router,
+    session::{Dialects, Router},
 };
 
 /// Header lines of a request head at most.
@@ -32,7 +34,7 @@ const HEADERS_MAX: usize = 100;
 const SLICE_SENDS: usize = 64;
 
 /// The configuration in the engine's own units.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// The lag that makes a subscription slow.
     pub lag: Window,
@@ -74,6 +76,12 @@ pub struct Settings {
     pub drain: u32,
     /// Ticks that an idle topic lives.
     pub topic_idle: u32,
+    /// What topics keep of their past.
+    pub retain: Arc<dyn Retain>,
+    /// Makes what messages are in each encoding.
+    pub encoder: SharedEncoder,
+    /// Wall-clock time at the drivers' beginning.
+    pub began: UnixTime,
     /// All hashes and epochs depend on it.
     pub seed: u64,
 }
@@ -105,6 +113,9 @@ impl Settings {
             close: Tick::span(config.close_timeout),
             drain: Tick::span(config.drain_timeout),
             topic_idle: Tick::span(config.topic_idle_timeout),
+            retain: Arc::new(RetainNothing),
+            encoder: Arc::new(Dialects),
+            began: UnixTime::default(),
             seed,
         }
     }

@@ -25,7 +25,7 @@ use super::{
     farewell::Why,
     gather::Gathered,
     lanes::Lanes,
-    mail::Batch,
+    mail::{Batch, Recovered},
     mailboxes::Patience,
     outbox::Outbox,
     read::Buffers,
@@ -37,7 +37,7 @@ use super::{
 use crate::{
     broker::{
         home::{self, Homes, mostly_unused},
-        ids::{ConnectionId, Key, Tick, WorkerId},
+        ids::{ConnectionId, Key, Tick, UnixTime, WorkerId},
     },
     session::Error,
 };
@@ -46,6 +46,10 @@ use crate::{
 /// they live. Then nobody's time runs out before so many ticks more have passed.
 const STALL: u32 = 5;
 const GRACE: u32 = Tick::PER_SECOND;
+
+/// Topics that have vanished are remembered, so many per worker and for a day.
+const STONES: usize = 100_000;
+const STONE_TICKS: u32 = 24 * 60 * 60 * Tick::PER_SECOND;
 
 /// How often memory is looked for that most of its users have left.
 const SHRINK: u32 = 10 * Tick::PER_SECOND;
@@ -86,6 +90,8 @@ pub struct Worker<D: Driver> {
     pub(super) resumed: Vec<u32>,
     /// Lanes whose topic can't be created.
     pub(super) refused: Vec<Key>,
+    /// Answers of topics whose home is here, to subscriptions of this worker that want some of the past.
+    pub(super) recovered: Vec<Recovered>,
     /// What sessions must be told.
     pub(super) errors: Vec<(ConnectionId, Error)>,
     pub(super) in_flight: Vec<InFlight>,
@@ -119,9 +125,13 @@ impl<D: Driver> Worker<D> {
             idle: settings.topic_idle,
             topics: Arc::clone(&shared.topics),
             logs: Arc::clone(&shared.logs),
+            retain: Arc::clone(&settings.retain),
+            stones: STONES,
+            stone_ticks: STONE_TICKS,
         };
         // Epochs must differ between workers and runs, hashes of names must not differ between workers.
-        let homes = Homes::new(limits, workers, settings.seed ^ (u64::from(id.0) << 48));
+        let encoder = Arc::clone(&settings.encoder);
+        let homes = Homes::new(limits, encoder, workers, settings.seed ^ (u64::from(id.0) << 48));
         Worker {
             id,
             driver,
@@ -139,6 +149,7 @@ impl<D: Driver> Worker<D> {
             quiet: VecDeque::new(),
             resumed: Vec::new(),
             refused: Vec::new(),
+            recovered: Vec::new(),
             errors: Vec::new(),
             in_flight: Vec::new(),
             flushing: Vec::new(),
@@ -274,6 +285,7 @@ impl<D: Driver> Worker<D> {
             || !self.resumed.is_empty()
             || !self.refused.is_empty()
             || !self.errors.is_empty()
+            || !self.recovered.is_empty()
             || (self.acceptable && self.now >= self.accept_after)
             || self.shared.post.waits(self.id)
             || self.shared.is_draining() != self.draining.is_some()
@@ -281,7 +293,9 @@ impl<D: Driver> Worker<D> {
 
     /// Reads the clock; true if a new tenth of a second has begun.
     fn read_clock(&mut self) -> bool {
-        let tenths = self.driver.now().as_millis() / u128::from(1000 / Tick::PER_SECOND);
+        let millis = u64::try_from(self.driver.now().as_millis()).unwrap_or(u64::MAX);
+        self.homes.set_time(UnixTime(self.shared.settings.began.0 + millis));
+        let tenths = millis / u64::from(1000 / Tick::PER_SECOND);
         let now = Tick::START.after(u32::try_from(tenths).unwrap_or(u32::MAX));
         let before = std::mem::replace(&mut self.now, now);
         // Not time and again: whoever is always late must still find out who has gone.
