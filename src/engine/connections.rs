@@ -68,6 +68,8 @@ pub enum Flag {
     Several = 1 << 12,
     /// In the list of those that something is gathered for.
     ListedGathered = 1 << 13,
+    /// Its ping was queued, and the worker has not come round to sending it.
+    PingWaits = 1 << 14,
 }
 
 /// What a visit reads: 16 bytes.
