@@ -161,8 +161,8 @@ pub static DRIVER: Key<Words<Driver>> = Key {
         means: "epoll",
         repeats: false,
         brief: "what moves bytes between the kernel and the workers: auto, epoll or uring",
-        effect: "With `uring` each worker has an io_uring: all sends of a slice of a broadcast are one system call. \
-                 Nothing else changes. It takes Linux 5.19 (6.1 or later is better), `kernel.io_uring_disabled` at 0 and a \
+        effect: "With `uring` each worker has an io_uring: all sends of a slice of a broadcast are one system \
+                 call, and so are the replies and the receives of several connections. Nothing else changes. It takes Linux 5.19 (6.1 or later is better), `kernel.io_uring_disabled` at 0 and a \
                  seccomp profile that allows it; where that is not so, the server does not start.",
         reason: "epoll is to be had everywhere; many container runtimes forbid io_uring.",
         memory: "",

@@ -70,6 +70,8 @@ pub enum Flag {
     ListedGathered = 1 << 13,
     /// It last sent more than a piece of a receive together holds.
     SendsMuch = 1 << 14,
+    /// Its ping was queued, and the worker has not come round to sending it.
+    PingWaits = 1 << 15,
 }
 
 /// What a visit reads: 16 bytes.

@@ -197,7 +197,8 @@ impl<D: Driver> Worker<D> {
             return false;
         }
         let hot = self.connections.hot(slot);
-        if hot.clear(Flag::Stalled) && hot.is(Flag::AwaitsPong) {
+        let may_be_ping = hot.clear(Flag::Stalled) | hot.clear(Flag::PingWaits);
+        if may_be_ping && hot.is(Flag::AwaitsPong) {
             // The ping may have left only now.
             self.connections.warm(slot).pinged_at = self.now;
         }
