@@ -363,6 +363,10 @@ fn the_example_of_the_page_about_topics_is_right() {
     };
     let what = checked.summary();
     assert!(what.contains("127.0.0.1:8080; 3 topic rules and 2 schedules from "), "{what}");
+
+    let file = RulesFile::new("[[topic]]\nmatch = 'chat/*'\n\n\n[[topic]]\nmatch = 'chat/lobby'");
+    let told = format!("stentor: {}\n", mistake([file.flag()]).replace(file.path(), "rules.toml"));
+    assert!(page.contains(&told), "{told}");
 }
 
 #[test]

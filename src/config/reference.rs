@@ -14,7 +14,8 @@ const HEAD: &str = "\
 
 <!-- Generated from src/config/keys.rs: change it there, then run UPDATE_DOCS=1 cargo test --test config -->
 
-Every key is a flag of `stentor`. What differs from topic to topic stands in a file, see [topics.md](topics.md). Without flags it listens on loopback only, and is open there, for development.
+Every key is a flag of `stentor`. What differs from topic to topic stands in a file: [topics.md](topics.md). Without
+flags it listens on loopback only, and is open there, for development.
 `--check` validates the flags and starts nothing. `--print-config` prints the value that each key has in effect,
 as flags that can be given back. A mistake is one line on stderr and exit code 2; nothing is started.
 
@@ -137,8 +138,8 @@ A topic's name is split at each `/` into levels, and so is the pattern:
 | `*/news/*` | `de/news/sport` | `news/sport` |
 | `**` | every topic | |
 
-Numbers may stand alone or in quotes (`65536`, `\"64KiB\"`), and everything else stands in quotes. Counts, sizes and times
-are written as those of flags. A file has up to 1,000 rules and 1,000 schedules, and up to 4 MiB.
+Counts, sizes and times are written as those of flags. A number may stand without quotes (`65536`), all else stands in
+quotes (`\"64KiB\"`). A file has up to 1,000 rules and 1,000 schedules, and up to 4 MiB.
 
 A mistake is one line on stderr with file and line, and exit code 2; nothing is started. Mistakes are also: keys that are
 not on this page, values that contradict each other or a flag, and rules that can never match, since those above them
