@@ -18,3 +18,6 @@ pub mod lane;
 pub mod limits;
 pub mod log;
 pub mod name;
+pub mod pattern;
+pub mod rules;
+pub mod schedule;

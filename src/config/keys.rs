@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::kind::{Address, Counts, Or, Origin, Sizes, Subprotocol, Switch, Times, Words};
+use super::kind::{Address, Counts, FilePath, Or, Origin, Sizes, Subprotocol, Switch, Times, Words};
 use super::{About, Anonymous, Driver, Entry, Group, Key, LogLevel, SlowConsumer};
 
 const KIB: usize = 1 << 10;
@@ -24,6 +24,7 @@ const TIMES: Times = Times { from: Duration::from_millis(10), to: Duration::from
 
 /// Every key, in the order of the reference page.
 pub static ALL: &[&dyn Entry] = &[
+    &CONFIG,
     &LISTEN,
     &BACKLOG,
     &ACCEPTS_PER_TICK,
@@ -61,6 +62,25 @@ pub static ALL: &[&dyn Entry] = &[
     &RECEIVE_BUFFER_BYTES,
     &LOG_LEVEL,
 ];
+
+/// `--config`
+pub static CONFIG: Key<FilePath> = Key {
+    about: About {
+        name: "config",
+        group: Group::File,
+        default: &[],
+        means: "none is read",
+        repeats: false,
+        brief: "file with rules for topics and with schedules, in TOML",
+        effect: "`docs/topics.md` has its keys: `[[topic]]` says for some topics what flags say for all, and what is kept of \
+                 them; `[[schedule]]` is a message that the server publishes by itself. Flags are not read from it. It is \
+                 read once, at the start; a mistake in it is told with file and line. At most 4 MiB.",
+        reason: "Without rules all topics are alike, as the flags say.",
+        memory: "",
+    },
+    kind: FilePath,
+    field: |config| config.config_file.iter().cloned().collect(),
+};
 
 /// `--listen`
 pub static LISTEN: Key<Address> = Key {
