@@ -448,7 +448,7 @@ impl Homes {
         self.epochs = self.epochs.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let topic = Topic {
             name: name.clone(),
-            epoch: Epoch(scramble(self.epochs)),
+            epoch: Epoch::new(scramble(self.epochs)),
             log: Log::default(),
             interests: Vec::new(),
             floor: Mark::START,
