@@ -8,8 +8,10 @@
 //!   open ─▶ message | ping | pong | timer | error ─▶ … ─▶ close
 //! ```
 //!
-//! [`raw`] and [`echo`] are the dialects so far, [`routes`] decides which request gets which.
+//! [`raw`] and [`echo`] are the sessions so far, [`routes`] decides which request gets which. [`dialect`] is what
+//! messages look like to each kind of client.
 
+pub mod dialect;
 pub mod echo;
 pub mod page;
 pub mod raw;
