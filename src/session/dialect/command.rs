@@ -23,6 +23,9 @@ use crate::broker::{
 /// The longest `id`, or value of a ping, in bytes of JSON.
 pub const ID_BYTES_MAX: usize = 256;
 
+/// The longest name that is sent back beside an error, in bytes of JSON: some more than a topic's may have.
+const TOPIC_BYTES_MAX: usize = 1024;
+
 /// The longest text that says what is wrong, in bytes: it may quote the client.
 const MESSAGE_BYTES_MAX: usize = 200;
 
@@ -139,7 +142,10 @@ impl<'a> Command<'a> {
                 if is_array { Whose::default() } else { serde_json::from_slice(json).unwrap_or_default() };
             CommandError {
                 message: cut(message),
-                topic: whose.subscribe.and_then(|topic| serde_json::from_str(topic.get()).ok()),
+                topic: whose
+                    .subscribe
+                    .filter(|topic| topic.get().len() <= TOPIC_BYTES_MAX)
+                    .and_then(|topic| serde_json::from_str(topic.get()).ok()),
                 id: whose.id.filter(|id| is_small(id)),
             }
         })
@@ -360,6 +366,8 @@ mod tests {
         assert!(refused(r#"{"publish":"a","color":{"id":1},"id":"x"}"#).ends_with(r#","id":"x"}"#));
         let long = format!(r#"{{"publish":"a","id":"{}"}}"#, "x".repeat(300));
         assert!(refused(&long).ends_with("b64\"}}"), "a long id is not sent back");
+        let long = format!(r#"{{"subscribe":"{}"}}"#, "x".repeat(10_000));
+        assert!(refused(&long).len() < 200, "nor is a long name");
         let long = format!(r#"{{"{}":1}}"#, "ж".repeat(1000));
         assert!(refused(&long).len() < 300, "an error quotes little");
     }
