@@ -17,10 +17,11 @@ use std::{
 use bytes::Bytes;
 use stentor::broker::{
     encoding::{Encoder, Encoding, Stamp},
-    home::{Head, Homes, Limits, Published, RetainNothing, Sender},
+    home::{Head, Homes, Limits, Published, Sender},
     ids::{ConnectionId, Epoch, Key, Mark, Tick, WorkerId},
     lane::Lane,
     limits::{Gauge, Window},
+    rules::{Rule, Rules, SlowConsumer},
     log::{LARGE_BYTES, Unit},
     name::TopicName,
 };
@@ -88,6 +89,19 @@ struct Mail {
     heads: Vec<Head>,
 }
 
+/// Nothing is kept.
+fn rules() -> Rules {
+    let otherwise = Rule {
+        slow_consumer: SlowConsumer::Disconnect,
+        lag: WINDOW,
+        max_message_bytes: 1 << 20,
+        history: None,
+        welcome: None,
+        min_interval: None,
+    };
+    Rules::new([], otherwise)
+}
+
 /// Only the canonical encoding is read.
 struct Nobody;
 
@@ -128,7 +142,7 @@ impl World {
             idle: IDLE,
             topics: Arc::clone(&topics_gauge),
             logs: Arc::clone(&logs_gauge),
-            retain: Arc::new(RetainNothing),
+            rules: Arc::new(rules()),
             stones: 0,
             stone_ticks: 0,
         };

@@ -19,7 +19,7 @@ use stentor::{
         },
     },
     session::{
-        Audience, Close, Context, Encoding, Error, Handshake, Message, Route, Router, Session, Since, Sink, State,
+        Audience, Close, Context, Encoding, Error, Handshake, Message, Route, Router, Session, Sink, Start, State,
         TopicName, routes::Routes,
     },
 };
@@ -107,7 +107,7 @@ impl Sink for Recorder {
         topic.clone()
     }
 
-    fn subscribe_since(&mut self, topic: &TopicName, _: Encoding, _: Since) -> TopicName {
+    fn subscribe_from(&mut self, topic: &TopicName, _: Encoding, _: Start) -> TopicName {
         self.subscribe(topic)
     }
 

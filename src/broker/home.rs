@@ -11,7 +11,7 @@ mod history;
 mod stones;
 mod topic;
 
-pub use history::{Retention, Since};
+pub use history::Start;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -33,6 +33,7 @@ use super::{
     limits::{Gauge, Window},
     log::{Extent, LogFull, Unit},
     name::TopicName,
+    rules::Rules,
 };
 
 /// A topic that was quiet for this long lets go of its segments.
@@ -146,26 +147,10 @@ pub struct Replay {
     pub behind: Offset,
     /// Where the replay ends and the live log begins: a place in the log of the subscriber's encoding.
     pub head: Mark,
-    /// Whether the replay is all that was missed.
+    /// Whether a place was named to go on behind, and all that came after it follows.
     pub recovered: bool,
     /// Runs of whole units.
     pub runs: Vec<Bytes>,
-}
-
-/// Says what topics keep of their past.
-pub trait Retain: Send + Sync {
-    /// What this one keeps; `None`: nothing, and who comes back can't recover.
-    fn retention(&self, topic: &TopicName) -> Option<Retention>;
-}
-
-/// Nothing is kept.
-#[derive(Clone, Copy, Debug)]
-pub struct RetainNothing;
-
-impl Retain for RetainNothing {
-    fn retention(&self, _topic: &TopicName) -> Option<Retention> {
-        None
-    }
 }
 
 struct Slot {
@@ -184,8 +169,8 @@ pub struct Limits {
     pub topics: Arc<Gauge>,
     /// Bytes of all logs of the process.
     pub logs: Arc<Gauge>,
-    /// What topics keep of their past.
-    pub retain: Arc<dyn Retain>,
+    /// What holds for each topic.
+    pub rules: Arc<Rules>,
     /// Topics that are remembered after they have vanished.
     pub stones: usize,
     /// Ticks for which they are.
@@ -309,7 +294,7 @@ impl Homes {
         &mut self,
         name: &TopicName,
         encoding: Encoding,
-        since: Since,
+        start: Start,
         now: Tick,
     ) -> Option<Replay> {
         let &index = self.names.get(name)?;
@@ -318,21 +303,25 @@ impl Homes {
         let head = topic.encoded(encoding)?.log.head();
         topic.active_at = now;
         let making = Making { topic: &topic.name, epoch: topic.epoch, encoder: &**encoder, gauge: &limits.logs };
-        let found = match (&mut topic.history, since) {
-            (_, Since::Head) => Some((head.offset, Vec::new())),
-            (Some(history), since) => history.behind(since, topic.epoch, *time).and_then(|from| {
-                let runs = history.replay(encoding, from, &making, *time).ok()?;
-                Some((from.offset, runs))
-            }),
-            // Without a history nothing is missed only where nothing was published.
-            (None, Since::Message(epoch, offset)) => {
-                (epoch == topic.epoch && offset == head.offset).then(|| (offset, Vec::new()))
+        let mut found = |start| match (&mut topic.history, start) {
+            (_, Start::Head) => Some((head.offset, Vec::new())),
+            (Some(history), start) => {
+                let from = history.behind(start, making.epoch, *time)?;
+                Some((from.offset, history.replay(encoding, from, &making, *time).ok()?))
             }
-            (None, Since::Newest(_)) => None,
+            // Without a history nothing is missed only where nothing was published.
+            (None, Start::Behind { epoch, offset, .. }) => {
+                (epoch == making.epoch && offset == head.offset).then(|| (offset, Vec::new()))
+            }
+            (None, Start::Newest(_)) => None,
         };
-        let recovered = found.is_some();
-        let (behind, runs) = found.unwrap_or((head.offset, Vec::new()));
-        Some(Replay { epoch: topic.epoch, behind, head, recovered, runs })
+        let (wanted, recovered) = match (found(start), start) {
+            (Some(found), Start::Behind { .. }) => (Some(found), true),
+            (None, Start::Behind { or_newest, .. }) => (found(Start::Newest(or_newest)), false),
+            (found, _) => (found, false),
+        };
+        let (behind, runs) = wanted.unwrap_or((head.offset, Vec::new()));
+        Some(Replay { epoch: making.epoch, behind, head, recovered, runs })
     }
 
     /// A worker has no more subscriptions to a topic.
@@ -497,9 +486,9 @@ impl Homes {
         }
         let charge = self.limits.topics.charge(1).ok_or(TooManyTopics)?;
         self.epochs = self.epochs.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let new = Stone { epoch: Epoch(scramble(self.epochs)), last: Mark::START.offset };
+        let new = Stone { epoch: Epoch::new(scramble(self.epochs)), last: Mark::START.offset };
         let Stone { epoch, last } = self.stones.take(name, now).unwrap_or(new);
-        let retention = self.limits.retain.retention(name);
+        let retention = self.limits.rules.rule_for(name).history;
         let mut topic = Topic::new(name.clone(), epoch, last, retention, now, charge);
         topic.listed_idle = true;
         let index = self.free.pop().unwrap_or_else(|| {

@@ -135,19 +135,49 @@ impl UnixTime {
 }
 
 /// Tells one life of a topic from the next: offsets restart only together with a new epoch.
+///
+/// Clients see it as eight characters and give it back so: no epoch is a number that they can't say.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Epoch(pub u64);
 
-impl fmt::Display for Epoch {
-    /// Eight characters of `0-9a-z`, as clients see it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Epoch {
+    /// Characters of an epoch's text.
+    pub const TEXT_LEN: usize = 8;
+
+    const RADIX: u64 = 36;
+    /// How many epochs eight characters can tell apart.
+    const COUNT: u64 = Epoch::RADIX.pow(Epoch::TEXT_LEN as u32);
+
+    /// The epoch of a random number.
+    pub const fn new(number: u64) -> Epoch {
+        Epoch(number % Epoch::COUNT)
+    }
+
+    /// Eight characters of `0-9a-z`, the lowest digit first, as clients see it.
+    pub fn text(self) -> [u8; Epoch::TEXT_LEN] {
         let mut rest = self.0;
-        for _ in 0..8 {
-            let digit = u32::try_from(rest % 36).expect("a remainder of 36 fits");
-            write!(f, "{}", char::from_digit(digit, 36).expect("a digit below the radix"))?;
-            rest /= 36;
-        }
-        Ok(())
+        std::array::from_fn(|_| {
+            let digit = rest % Epoch::RADIX;
+            rest /= Epoch::RADIX;
+            b"0123456789abcdefghijklmnopqrstuvwxyz"[digit as usize]
+        })
+    }
+
+    /// The epoch that a client names; `None` if it is none.
+    pub fn parse(text: &[u8]) -> Option<Epoch> {
+        let text: &[u8; Epoch::TEXT_LEN] = text.try_into().ok()?;
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(u64::from(byte - b'0')),
+            b'a'..=b'z' => Some(u64::from(byte - b'a') + 10),
+            _ => None,
+        };
+        text.iter().rev().try_fold(0, |number, &byte| Some(number * Epoch::RADIX + digit(byte)?)).map(Epoch)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text().iter().try_for_each(|&byte| fmt::Write::write_char(f, char::from(byte)))
     }
 }
 
@@ -169,5 +199,16 @@ mod tests {
         assert_eq!(Epoch(0).to_string(), "00000000");
         assert_eq!(Epoch(35 + 36).to_string(), "z1000000");
         assert_eq!(Epoch(u64::MAX).to_string().len(), 8);
+    }
+
+    #[test]
+    fn what_a_client_gives_back_is_the_epoch() {
+        for number in [0, 1, 35, 36, Epoch::COUNT - 1, Epoch::COUNT, u64::MAX] {
+            let epoch = Epoch::new(number);
+            assert_eq!(Epoch::parse(&epoch.text()), Some(epoch), "{number}");
+        }
+        for text in ["", "0000000", "000000000", "0000000A", "0000000-", "ä000000", "+0000000"] {
+            assert_eq!(Epoch::parse(text.as_bytes()), None, "{text}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     broker::{
         encoding::Encoding,
-        home::{Published, Sender, Since, home_of},
+        home::{Published, Sender, Start, home_of},
         ids::{ConnectionId, Tick, WorkerId},
         log::Unit,
         name::TopicName,
@@ -149,8 +149,8 @@ impl<D: Driver> Sink for Commands<'_, D> {
         self.worker.subscribe(self.slot, topic)
     }
 
-    fn subscribe_since(&mut self, topic: &TopicName, encoding: Encoding, since: Since) -> TopicName {
-        self.worker.subscribe_since(self.slot, topic, encoding, since)
+    fn subscribe_from(&mut self, topic: &TopicName, encoding: Encoding, start: Start) -> TopicName {
+        self.worker.subscribe_from(self.slot, topic, encoding, start)
     }
 
     fn unsubscribe(&mut self, topic: &TopicName) {

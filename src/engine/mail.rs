@@ -13,7 +13,7 @@ use foldhash::fast::FixedState;
 
 use crate::broker::{
     encoding::Encoding,
-    home::{Head, Replay, Since},
+    home::{Head, Replay, Start},
     ids::{ConnectionId, Key, Mark},
     log::Unit,
     name::TopicName,
@@ -46,7 +46,7 @@ pub struct Recover {
     /// In which encoding.
     pub encoding: Encoding,
     /// From where on.
-    pub since: Since,
+    pub start: Start,
     /// Who asks.
     pub asker: Asker,
 }

@@ -44,8 +44,8 @@ impl<D: Driver> Worker<D> {
                     }
                 }
                 Control::Leave(topic, lane) => self.homes.leave(&topic, from, lane, self.now),
-                Control::Recover(Recover { topic, encoding, since, asker }) => {
-                    let replay = self.homes.replay(&topic, encoding, since, self.now);
+                Control::Recover(Recover { topic, encoding, start, asker }) => {
+                    let replay = self.homes.replay(&topic, encoding, start, self.now);
                     self.outboxes[from.index()].batch.recovered.push(Recovered { asker, replay });
                 }
                 Control::Refused(lane) => self.lane_refused(lane),

@@ -18,9 +18,9 @@ use super::{driver::Wake, mailboxes::Post, stats::Stats, trim::Trimmer};
 use crate::{
     broker::{
         encoding::SharedEncoder,
-        home::{Retain, RetainNothing},
         ids::{Tick, UnixTime, WorkerId},
         limits::{Gauge, Window},
+        rules::Rules,
     },
     config::{Config, SlowConsumer},
     protocol::{http::HeadLimits, ws},
@@ -76,8 +76,8 @@ pub struct Settings {
     pub drain: u32,
     /// Ticks that an idle topic lives.
     pub topic_idle: u32,
-    /// What topics keep of their past.
-    pub retain: Arc<dyn Retain>,
+    /// What holds for each topic.
+    pub rules: Arc<Rules>,
     /// Makes what messages are in each encoding.
     pub encoder: SharedEncoder,
     /// Wall-clock time at the drivers' beginning.
@@ -113,7 +113,7 @@ impl Settings {
             close: Tick::span(config.close_timeout),
             drain: Tick::span(config.drain_timeout),
             topic_idle: Tick::span(config.topic_idle_timeout),
-            retain: Arc::new(RetainNothing),
+            rules: Arc::new(config.rules()),
             encoder: Arc::new(Dialects),
             began: UnixTime::default(),
             seed,

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     broker::{
         encoding::Encoding,
-        home::{Head, Replay, Since},
+        home::{Head, Replay, Start},
         ids::{Key, Tick},
         lane::Lane,
         name::TopicName,
@@ -52,12 +52,12 @@ impl<D: Driver> Worker<D> {
 
     /// Subscribes a connection to a topic's messages in some encoding, with what is asked of the past. The topic's home
     /// answers, and then the session is told.
-    pub(super) fn subscribe_since(
+    pub(super) fn subscribe_from(
         &mut self,
         slot: u32,
         topic: &TopicName,
         encoding: Encoding,
-        since: Since,
+        start: Start,
     ) -> TopicName {
         let (lane, subscription) = self.seatless(slot, topic, encoding);
         let record = self.lanes.at(lane);
@@ -67,10 +67,10 @@ impl<D: Driver> Worker<D> {
         let ticket = self.lanes.ask(subscription);
         let asker = Asker { lane: self.lanes.key(lane), subscription, ticket };
         if home == self.id {
-            let replay = self.homes.replay(topic, encoding, since, self.now);
+            let replay = self.homes.replay(topic, encoding, start, self.now);
             self.recovered.push(Recovered { asker, replay });
         } else {
-            let recover = Recover { topic: name.clone(), encoding, since, asker };
+            let recover = Recover { topic: name.clone(), encoding, start, asker };
             self.outboxes[home.index()].batch.control.push(Control::Recover(recover));
         }
         name

@@ -125,7 +125,7 @@ impl<D: Driver> Worker<D> {
             idle: settings.topic_idle,
             topics: Arc::clone(&shared.topics),
             logs: Arc::clone(&shared.logs),
-            retain: Arc::clone(&settings.retain),
+            rules: Arc::clone(&settings.rules),
             stones: STONES,
             stone_ticks: STONE_TICKS,
         };

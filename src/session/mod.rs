@@ -8,8 +8,10 @@
 //!   open ─▶ message | ping | pong | timer | error ─▶ … ─▶ close
 //! ```
 //!
-//! [`raw`] and [`echo`] are the dialects so far, [`routes`] decides which request gets which.
+//! [`raw`] and [`echo`] are the sessions so far, [`routes`] decides which request gets which. [`dialect`] is what
+//! messages look like to each kind of client.
 
+pub mod dialect;
 pub mod echo;
 pub mod page;
 pub mod raw;
@@ -26,7 +28,7 @@ use crate::{
 pub use crate::{
     broker::{
         encoding::Encoding,
-        home::Since,
+        home::Start,
         ids::{Epoch, Offset},
         name::TopicName,
     },
@@ -82,7 +84,7 @@ pub trait Session {
         Ok(())
     }
 
-    /// A subscription that was asked for with [`Context::subscribe_since`] stands. What is sent here leaves before its
+    /// A subscription that was asked for with [`Context::subscribe_from`] stands. What is sent here leaves before its
     /// messages.
     ///
     /// # Errors
@@ -216,8 +218,8 @@ pub trait Sink {
     fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience);
     /// See [`Context::subscribe`].
     fn subscribe(&mut self, topic: &TopicName) -> TopicName;
-    /// See [`Context::subscribe_since`].
-    fn subscribe_since(&mut self, topic: &TopicName, encoding: Encoding, since: Since) -> TopicName;
+    /// See [`Context::subscribe_from`].
+    fn subscribe_from(&mut self, topic: &TopicName, encoding: Encoding, start: Start) -> TopicName;
     /// See [`Context::unsubscribe`].
     fn unsubscribe(&mut self, topic: &TopicName);
     /// See [`Context::set_timer`].
@@ -276,8 +278,8 @@ impl<'a> Context<'a> {
     /// [`Session::subscribed`] is told where the subscription begins, which is never before this returns; a connection that
     /// opens gets its 101 behind that. A second subscription to the same topic in the same encoding changes nothing, and is
     /// told nothing.
-    pub fn subscribe_since(&mut self, topic: &TopicName, encoding: Encoding, since: Since) -> TopicName {
-        self.sink.subscribe_since(topic, encoding, since)
+    pub fn subscribe_from(&mut self, topic: &TopicName, encoding: Encoding, start: Start) -> TopicName {
+        self.sink.subscribe_from(topic, encoding, start)
     }
 
     /// Ends the subscription, in whatever encodings there is one. A message that has begun to leave is finished.

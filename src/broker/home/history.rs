@@ -3,7 +3,7 @@
 //! The history is the canonical log's own segments, held for longer than the window needs. Replays in other encodings are
 //! made from it in [`Chunk`]s, which all who come back share: after a cut most ask for the same.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -13,26 +13,23 @@ use crate::broker::{
     limits::{Charge, Gauge},
     log::{Log, LogFull, View},
     name::TopicName,
+    rules::History as Retention,
 };
 
-/// How much of its past a topic keeps: what is kept fulfils all three.
+/// Where a subscription begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Retention {
-    /// Messages.
-    pub messages: u64,
-    /// Milliseconds since a message was published; `None`: no bound.
-    pub age_ms: Option<u64>,
-    /// Bytes of the canonical encoding.
-    pub bytes: u64,
-}
-
-/// Where a subscriber that comes back goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Since {
-    /// At the head: it wants nothing of the past.
+pub enum Start {
+    /// At the head: nothing of the past is wanted.
     Head,
-    /// Behind the message that it has seen last.
-    Message(Epoch, Offset),
+    /// Behind the message that the subscriber has seen last.
+    Behind {
+        /// The topic's life that the offset belongs to.
+        epoch: Epoch,
+        /// The message.
+        offset: Offset,
+        /// Where not all that came after it is kept: so many of the newest messages.
+        or_newest: u64,
+    },
     /// With the newest messages, as many as these.
     Newest(u64),
 }
@@ -118,21 +115,20 @@ impl History {
             let place = self.kept.place(head.position.back(self.retention.bytes));
             raise(&mut first, place.unit_end.unwrap_or(place.unit_start));
         }
-        if let Some(age) = self.retention.age_ms {
-            raise(&mut first, self.kept.not_before(UnixTime(now.0.saturating_sub(age))));
-        }
+        let oldest = UnixTime(now.0.saturating_sub(millis(self.retention.age)));
+        raise(&mut first, self.kept.not_before(oldest));
         first
     }
 
     /// Lets go of segments of which nothing is kept any more.
     pub(super) fn expire(&mut self, now: UnixTime) {
-        let Retention { messages, age_ms, bytes } = self.retention;
+        let Retention { messages, age, bytes } = self.retention;
         let head = self.kept.head();
         self.kept.trim_while(|oldest| {
             let end = oldest.end();
             head.offset.since(end.offset) >= messages
                 || head.position.since(end.position) >= bytes
-                || age_ms.is_some_and(|age| now.since(oldest.newest_time()) > age)
+                || now.since(oldest.newest_time()) > millis(age)
         });
         if self.replays.is_empty() {
             return;
@@ -161,15 +157,15 @@ impl History {
     }
 
     /// The place from which whoever comes back gets all that it has missed. `None`: not all of it is kept.
-    pub(super) fn behind(&self, since: Since, epoch: Epoch, now: UnixTime) -> Option<Mark> {
+    pub(super) fn behind(&self, start: Start, epoch: Epoch, now: UnixTime) -> Option<Mark> {
         let (first, head) = (self.first(now), self.kept.head());
-        match since {
-            Since::Head => Some(head),
-            Since::Message(of, offset) => {
+        match start {
+            Start::Head => Some(head),
+            Start::Behind { epoch: of, offset, .. } => {
                 let is_kept = of == epoch && first.offset <= offset && offset <= head.offset;
                 self.kept.behind(offset).filter(|_| is_kept)
             }
-            Since::Newest(messages) => {
+            Start::Newest(messages) => {
                 let offset = Offset(head.offset.0.saturating_sub(messages)).max(first.offset);
                 self.kept.behind(offset)
             }
@@ -220,6 +216,10 @@ impl History {
         let wanted = chunks.iter().filter(|chunk| chunk.newest() > from.offset);
         Ok(wanted.map(|chunk| chunk.behind(from.offset)).collect())
     }
+}
+
+fn millis(age: Duration) -> u64 {
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Encodes the messages from a place on up to a number.

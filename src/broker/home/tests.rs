@@ -1,9 +1,13 @@
 //! A home without workers: what it takes, holds, tells and lets go.
 
+use std::time::Duration;
+
 use super::*;
 use crate::broker::{
     encoding::{Encoder, Stamp},
     log::View,
+    pattern::Pattern,
+    rules::{History, Rule, SlowConsumer},
 };
 
 const RAW: Encoding = Encoding::CANONICAL;
@@ -17,16 +21,27 @@ fn connection(slot: u32) -> ConnectionId {
 }
 
 fn homes(bytes: u64, messages: u64, topics: usize) -> Homes {
-    homes_that_retain(Arc::new(RetainNothing), bytes, messages, topics)
+    homes_that_keep(None, bytes, messages, topics)
 }
 
-fn homes_that_retain(retain: Arc<dyn Retain>, bytes: u64, messages: u64, topics: usize) -> Homes {
+/// Topics but `none` keep so many messages, for a minute.
+fn homes_that_keep(kept: Option<u64>, bytes: u64, messages: u64, topics: usize) -> Homes {
+    let rule = |kept: Option<u64>| Rule {
+        slow_consumer: SlowConsumer::Disconnect,
+        lag: Window { bytes, messages },
+        max_message_bytes: 1 << 20,
+        history: kept.map(|messages| History { messages, age: Duration::from_secs(60), bytes: 1 << 20 }),
+        welcome: None,
+        min_interval: None,
+    };
+    let none = (Pattern::parse("none").unwrap(), rule(None));
+    let rules = Arc::new(Rules::new([none], rule(kept)));
     let limits = Limits {
         window: Window { bytes, messages },
         idle: 600,
         topics: Gauge::new(topics),
         logs: Gauge::new(1 << 20),
-        retain,
+        rules,
         stones: 10,
         stone_ticks: 10_000,
     };
@@ -339,57 +354,48 @@ fn the_slowest_reader_of_any_encoding_holds_publishers_back() {
     assert_eq!(homes.released().len(), 1);
 }
 
-struct Last(u64);
-
-impl Retain for Last {
-    fn retention(&self, topic: &TopicName) -> Option<Retention> {
-        let retention = Retention { messages: self.0, age_ms: Some(60_000), bytes: 1 << 20 };
-        (topic.as_str() != "none").then_some(retention)
-    }
-}
-
-fn replayed(homes: &mut Homes, topic: &str, encoding: Encoding, since: Since) -> (Replay, String) {
-    let replay = homes.replay(&name(topic), encoding, since, Tick(0)).unwrap();
+fn replayed(homes: &mut Homes, topic: &str, encoding: Encoding, start: Start) -> (Replay, String) {
+    let replay = homes.replay(&name(topic), encoding, start, Tick(0)).unwrap();
     let text = String::from_utf8(replay.runs.concat()).unwrap();
     (replay, text)
 }
 
 #[test]
 fn a_replay_ends_where_the_live_log_begins() {
-    let mut homes = homes_that_retain(Arc::new(Last(3)), 1000, 100, 10);
+    let mut homes = homes_that_keep(Some(3), 1000, 100, 10);
     (0..5).for_each(|_| _ = publish(&mut homes, b"x", 0));
-    assert!(homes.replay(&name("t"), JSON, Since::Newest(9), Tick(0)).is_none(), "nobody has joined");
+    assert!(homes.replay(&name("t"), JSON, Start::Newest(9), Tick(0)).is_none(), "nobody has joined");
     homes.join(&name("t"), JSON, HERE, LANE, Tick(0)).unwrap();
     let first = news(&mut homes, HERE);
     publish(&mut homes, b"y", 0);
-    let (replay, text) = replayed(&mut homes, "t", JSON, Since::Newest(9));
-    assert_eq!((replay.recovered, replay.behind, &*text), (true, Offset(3), "<t 4 xx><t 5 xx><t 6 yy>"));
+    let (replay, text) = replayed(&mut homes, "t", JSON, Start::Newest(9));
+    assert_eq!((replay.recovered, replay.behind, &*text), (false, Offset(3), "<t 4 xx><t 5 xx><t 6 yy>"));
     publish(&mut homes, b"z", 0);
     let second = news(&mut homes, HERE);
     let mut view = View::new(first.from);
     view.apply(second.head, second.extents);
     assert_eq!(view.first_run(replay.head.position), b"<t 7 zz>");
-    let (lost, text) = replayed(&mut homes, "t", JSON, Since::Message(replay.epoch, Offset(1)));
-    assert_eq!((lost.recovered, lost.behind, &*text), (false, Offset(7), ""));
-    let (all, text) = replayed(&mut homes, "t", JSON, Since::Message(replay.epoch, Offset(6)));
+    let (lost, text) = replayed(&mut homes, "t", JSON, Start::Behind { epoch: replay.epoch, offset: Offset(1), or_newest: 2 });
+    assert_eq!((lost.recovered, lost.behind, &*text), (false, Offset(5), "<t 6 yy><t 7 zz>"));
+    let (all, text) = replayed(&mut homes, "t", JSON, Start::Behind { epoch: replay.epoch, offset: Offset(6), or_newest: 2 });
     assert_eq!((all.recovered, all.behind, &*text), (true, Offset(6), "<t 7 zz>"));
 }
 
 #[test]
 fn without_a_history_only_who_has_missed_nothing_recovers() {
-    let mut homes = homes_that_retain(Arc::new(Last(3)), 1000, 100, 10);
+    let mut homes = homes_that_keep(Some(3), 1000, 100, 10);
     homes.join(&name("none"), JSON, HERE, LANE, Tick(0)).unwrap();
-    let epoch = replayed(&mut homes, "none", JSON, Since::Head).0.epoch;
-    assert!(replayed(&mut homes, "none", JSON, Since::Message(epoch, Offset(0))).0.recovered);
+    let epoch = replayed(&mut homes, "none", JSON, Start::Head).0.epoch;
+    assert!(replayed(&mut homes, "none", JSON, Start::Behind { epoch: epoch, offset: Offset(0), or_newest: 2 }).0.recovered);
     let sender = Sender::Connection(connection(0), 0);
     homes.publish(&name("none"), Unit::Borrowed(b"x"), None, sender, Tick(0));
-    assert!(!replayed(&mut homes, "none", JSON, Since::Message(epoch, Offset(0))).0.recovered);
-    assert!(!replayed(&mut homes, "none", JSON, Since::Newest(1)).0.recovered);
+    assert!(!replayed(&mut homes, "none", JSON, Start::Behind { epoch: epoch, offset: Offset(0), or_newest: 2 }).0.recovered);
+    assert!(!replayed(&mut homes, "none", JSON, Start::Newest(1)).0.recovered);
 }
 
 #[test]
 fn a_topic_that_comes_back_goes_on_with_its_numbers() {
-    let mut homes = homes_that_retain(Arc::new(Last(3)), 1000, 100, 10);
+    let mut homes = homes_that_keep(Some(3), 1000, 100, 10);
     publish(&mut homes, b"x", 0);
     homes.join(&name("t"), JSON, HERE, LANE, Tick(0)).unwrap();
     let epoch = news(&mut homes, HERE).epoch;
@@ -401,26 +407,26 @@ fn a_topic_that_comes_back_goes_on_with_its_numbers() {
     assert!(homes.is_empty(), "its messages are too old, and nobody is there");
     assert_eq!(homes.limits.logs.used(), 0);
     homes.join(&name("t"), JSON, HERE, LANE, Tick(2000)).unwrap();
-    assert!(replayed(&mut homes, "t", JSON, Since::Message(epoch, Offset(1))).0.recovered, "nothing was missed");
+    assert!(replayed(&mut homes, "t", JSON, Start::Behind { epoch: epoch, offset: Offset(1), or_newest: 2 }).0.recovered, "nothing was missed");
     publish(&mut homes, b"y", 2000);
-    let (replay, text) = replayed(&mut homes, "t", JSON, Since::Message(epoch, Offset(1)));
+    let (replay, text) = replayed(&mut homes, "t", JSON, Start::Behind { epoch: epoch, offset: Offset(1), or_newest: 2 });
     assert_eq!((replay.recovered, &*text), (true, "<t 2 yy>"));
 }
 
 #[test]
 fn histories_give_way_to_publishers() {
-    let mut homes = homes_that_retain(Arc::new(Last(1000)), 1 << 30, 1000, 10);
+    let mut homes = homes_that_keep(Some(1000), 1 << 30, 1000, 10);
     homes.limits.logs = Gauge::new(64 * 1024);
     let mut held = 0;
-    for at in 0..200 {
-        let published = publish(&mut homes, &[b'x'; 1000], at);
-        held += usize::from(published == Published::Held);
+    for at in 0..20 {
+        for _ in 0..100 {
+            held += usize::from(publish(&mut homes, &[b'x'; 1000], at) == Published::Held);
+        }
         homes.tick(Tick(at));
     }
     assert!(held > 0, "there is not room for all");
-    homes.tick(Tick(200));
-    homes.tick(Tick(201));
+    (20..100).for_each(|at| homes.tick(Tick(at)));
     assert_eq!(homes.released().len(), held, "all were taken, and the oldest were let go of");
-    homes.join(&name("t"), JSON, HERE, LANE, Tick(201)).unwrap();
-    assert_eq!(news(&mut homes, HERE).head.offset, Offset(200));
+    homes.join(&name("t"), JSON, HERE, LANE, Tick(100)).unwrap();
+    assert_eq!(news(&mut homes, HERE).head.offset, Offset(2000));
 }

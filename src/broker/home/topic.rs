@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Except, Head, Sender,
-    history::{History, Retention},
+    history::History,
 };
 use crate::broker::{
     encoding::{Encoder, Encoding, Stamp},
@@ -14,6 +14,7 @@ use crate::broker::{
     limits::{Charge, Gauge, Window},
     log::{Log, LogFull, Unit},
     name::TopicName,
+    rules::History as Retention,
 };
 
 /// A worker that has subscriptions to a topic in one encoding.

@@ -18,6 +18,10 @@ impl Encoder for Numbers {
     }
 }
 
+fn behind(epoch: u64, offset: u64) -> Start {
+    Start::Behind { epoch: Epoch(epoch), offset: Offset(offset), or_newest: 0 }
+}
+
 /// A topic's log and its history, one message per millisecond.
 struct Test {
     log: Log,
@@ -29,8 +33,9 @@ struct Test {
 
 impl Test {
     fn new(messages: u64, age_ms: Option<u64>, bytes: u64) -> Test {
+        let age = Duration::from_millis(age_ms.unwrap_or(1 << 40));
         let log = Log::default();
-        let history = History::new(log.head(), Retention { messages, age_ms, bytes });
+        let history = History::new(log.head(), Retention { messages, age, bytes });
         Test { log, history, now: 0, gauge: Gauge::new(1 << 24), name: TopicName::parse("t").unwrap() }
     }
 
@@ -48,13 +53,13 @@ impl Test {
     }
 
     fn behind(&self, epoch: u64, offset: u64) -> Option<u64> {
-        let since = Since::Message(Epoch(epoch), Offset(offset));
-        self.history.behind(since, Epoch(7), UnixTime(self.now)).map(|mark| mark.offset.0)
+        let since = behind(epoch, offset);
+        self.history.behind(start, Epoch(7), UnixTime(self.now)).map(|mark| mark.offset.0)
     }
 
-    fn replay(&mut self, encoding: Encoding, since: Since) -> Option<Vec<u8>> {
+    fn replay(&mut self, encoding: Encoding, start: Start) -> Option<Vec<u8>> {
         let now = UnixTime(self.now);
-        let from = self.history.behind(since, Epoch(7), now)?;
+        let from = self.history.behind(start, Epoch(7), now)?;
         let making =
             Making { topic: &self.name, epoch: Epoch(7), encoder: &Numbers, gauge: &self.gauge };
         Some(self.history.replay(encoding, from, &making, now).unwrap().concat())
@@ -89,9 +94,9 @@ fn who_comes_back_gets_all_or_is_told_that_it_does_not() {
     assert_eq!(test.behind(7, 11), None, "nobody has got that yet");
     assert_eq!(test.behind(7, u64::MAX), None);
     assert_eq!(test.behind(8, 7), None, "another life of the topic");
-    assert_eq!(test.replay(OTHER, Since::Head).unwrap(), b"");
-    assert_eq!(test.replay(OTHER, Since::Newest(2)).unwrap(), b"[9 9 100][10 10 100]");
-    assert_eq!(test.replay(OTHER, Since::Newest(100)).unwrap().split(|&byte| byte == b'[').count(), 6);
+    assert_eq!(test.replay(OTHER, Start::Head).unwrap(), b"");
+    assert_eq!(test.replay(OTHER, Start::Newest(2)).unwrap(), b"[9 9 100][10 10 100]");
+    assert_eq!(test.replay(OTHER, Start::Newest(100)).unwrap().split(|&byte| byte == b'[').count(), 6);
 }
 
 #[test]
@@ -99,11 +104,11 @@ fn what_is_made_for_a_replay_is_shared_and_given_back() {
     let mut test = Test::new(100, None, 1 << 20);
     (0..50).for_each(|_| test.publish(100));
     let before = test.gauge.used();
-    let first = test.replay(OTHER, Since::Newest(50)).unwrap();
+    let first = test.replay(OTHER, Start::Newest(50)).unwrap();
     let once = test.gauge.used();
     assert_eq!(once - before, first.len());
     for since in 1..50 {
-        assert!(first.ends_with(&test.replay(OTHER, Since::Newest(since)).unwrap()));
+        assert!(first.ends_with(&test.replay(OTHER, Start::Newest(since)).unwrap()));
     }
     assert_eq!(test.gauge.used(), once, "nothing is made twice");
     test.now += UNUSED_MS;
@@ -116,7 +121,7 @@ fn without_memory_there_is_no_replay_and_the_past_can_be_let_go() {
     let mut test = Test::new(100, None, 1 << 20);
     (0..50).for_each(|_| test.publish(1000));
     let _rest = test.gauge.charge(test.gauge.max() - test.gauge.used()).unwrap();
-    let from = test.history.behind(Since::Newest(50), Epoch(7), UnixTime(test.now)).unwrap();
+    let from = test.history.behind(Start::Newest(50), Epoch(7), UnixTime(test.now)).unwrap();
     let making = Making { topic: &test.name, epoch: Epoch(7), encoder: &Numbers, gauge: &test.gauge };
     assert_eq!(test.history.replay(OTHER, from, &making, UnixTime(50)), Err(LogFull));
     let full = test.gauge.used();
@@ -153,7 +158,7 @@ proptest! {
                     let head = all.len() as u64;
                     let since = head.saturating_sub(back);
                     let encoding = if canonical { Encoding::CANONICAL } else { OTHER };
-                    let replay = test.replay(encoding, Since::Message(Epoch(7), Offset(since)));
+                    let replay = test.replay(encoding, behind(7, since));
                     prop_assert_eq!(replay.is_some(), back.min(head) <= messages, "{} of {}", back, head);
                     let Some(replay) = replay else { continue };
                     let missed = (since + 1..).zip(&all[since as usize..]);
