@@ -21,9 +21,9 @@ use stentor::broker::{
     ids::{ConnectionId, Epoch, Key, Mark, Tick, WorkerId},
     lane::Lane,
     limits::{Gauge, Window},
-    rules::{Rule, Rules, SlowConsumer},
     log::{LARGE_BYTES, Unit},
     name::TopicName,
+    rules::{Rule, Rules, SlowConsumer},
 };
 
 use lane::{LaneRecord, Message, Subscriber};
@@ -149,7 +149,9 @@ impl World {
         World {
             workers,
             now: Tick(0),
-            homes: (0..workers).map(|home| Homes::new(limits.clone(), Arc::new(Nobody), workers, home as u64)).collect(),
+            homes: (0..workers)
+                .map(|home| Homes::new(limits.clone(), Arc::new(Nobody), workers, home as u64))
+                .collect(),
             lanes: (0..workers).map(|_| Default::default()).collect(),
             mail: (0..workers).map(|_| (0..workers).map(|_| Mail::default()).collect()).collect(),
             topics: Default::default(),
@@ -257,13 +259,15 @@ impl World {
 
     fn open_control(&mut self, from: usize, to: usize, control: &Control) {
         match *control {
-            Control::Join(topic, lane) => match self.homes[to].join(&name(topic), Encoding::CANONICAL, id(from), lane, self.now) {
-                Ok(()) => drop(self.topics[topic].interests.insert(from, (lane, None))),
-                Err(_) => {
-                    assert_eq!(self.topics_gauge.used(), TOPICS_MAX);
-                    self.control(to, from, Control::Refused(lane));
+            Control::Join(topic, lane) => {
+                match self.homes[to].join(&name(topic), Encoding::CANONICAL, id(from), lane, self.now) {
+                    Ok(()) => drop(self.topics[topic].interests.insert(from, (lane, None))),
+                    Err(_) => {
+                        assert_eq!(self.topics_gauge.used(), TOPICS_MAX);
+                        self.control(to, from, Control::Refused(lane));
+                    }
                 }
-            },
+            }
             Control::Leave(topic, lane) => {
                 let known = &mut self.topics[topic];
                 if known.interests.get(&from).is_some_and(|(key, _)| *key == lane) {

@@ -19,8 +19,8 @@ use stentor::{
         },
     },
     session::{
-        Audience, Close, Context, Encoding, Error, Handshake, Message, Route, Router, Session, Sink, Start, State,
-        TopicName, routes::Routes,
+        Audience, Close, Context, Encoding, Error, Handshake, Message, Route, Router, Session, Sink, Start,
+        State, TopicName, routes::Routes,
     },
 };
 

@@ -302,7 +302,8 @@ impl Homes {
         let topic = slots[index as usize].topic.as_mut()?;
         let head = topic.encoded(encoding)?.log.head();
         topic.active_at = now;
-        let making = Making { topic: &topic.name, epoch: topic.epoch, encoder: &**encoder, gauge: &limits.logs };
+        let making =
+            Making { topic: &topic.name, epoch: topic.epoch, encoder: &**encoder, gauge: &limits.logs };
         let mut found = |start| match (&mut topic.history, start) {
             (_, Start::Head) => Some((head.offset, Vec::new())),
             (Some(history), start) => {
@@ -521,7 +522,11 @@ impl Homes {
         scratch.clear();
         let units = topic.encode(unit.bytes(), time, &**encoder, scratch);
         let len = unit.bytes().len();
-        if topic.reserve(len, &units, now, time, &limits.logs).is_err() {
+        let mut room = topic.reserve(len, &units, now, time, &limits.logs);
+        while room.is_err() && topic.history.as_mut().is_some_and(|history| history.shrink()) {
+            room = topic.reserve(len, &units, now, time, &limits.logs);
+        }
+        if room.is_err() {
             // Its own segments may be in the way: the workers have their references to what they still need.
             if !topic.is_live() || topic.interests.iter().any(|interest| interest.dirty) {
                 return Err(LogFull);
@@ -551,17 +556,14 @@ impl Homes {
         let is_short = |starved: bool| starved || logs.used() >= logs.max() / 16 * 15;
         for _ in 0..self.aging.len() {
             let is_short = is_short(!self.starved.is_empty());
-            let Some((_, key)) =
-                self.aging.pop_front_if(|(since, _)| is_short || now.since(*since) >= AGING)
+            let Some((_, key)) = self.aging.pop_front_if(|(since, _)| is_short || now.since(*since) >= AGING)
             else {
                 break;
             };
             let Some(topic) = self.topic_mut(key) else { continue };
             let Some(history) = &mut topic.history else { continue };
             history.expire(time);
-            if is_short {
-                history.shrink();
-            }
+            while is_short && history.shrink() && logs.used() >= logs.max() / 8 * 7 {}
             if history.is_empty() {
                 topic.listed_aging = false;
             } else {

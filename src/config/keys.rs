@@ -40,6 +40,7 @@ pub static ALL: &[&dyn Entry] = &[
     &MAX_CONNECTIONS,
     &MAX_CONNECTIONS_PER_IP,
     &MAX_TOPICS,
+    &MAX_SUBSCRIPTIONS,
     &MAX_MESSAGE_BYTES,
     &MAX_FRAGMENTS,
     &MAX_HEAD_BYTES,
@@ -369,6 +370,23 @@ pub static MAX_TOPICS: Key<Counts<usize>> = Key {
     },
     kind: Counts { from: 1, to: 100_000_000, unit: "topics" },
     field: |config| vec![config.max_topics],
+};
+
+/// `--max-subscriptions`
+pub static MAX_SUBSCRIPTIONS: Key<Counts<usize>> = Key {
+    about: About {
+        name: "max-subscriptions",
+        group: Group::Limits,
+        default: &["128"],
+        means: "",
+        repeats: false,
+        brief: "topics that one connection may subscribe to",
+        effect: "What would be one more is refused: the others go on.",
+        reason: "A page shows a few dozen things at once; what comes on many topics leaves in one send.",
+        memory: "about 150 bytes per subscription, and a topic may be made for each.",
+    },
+    kind: Counts { from: 1, to: 1_000_000, unit: "topics" },
+    field: |config| vec![config.max_subscriptions],
 };
 
 /// `--max-message-bytes`

@@ -109,6 +109,8 @@ pub struct Config {
     pub max_connections_per_ip: Option<usize>,
     /// Topics that exist at one time.
     pub max_topics: usize,
+    /// Topics that one connection subscribes to.
+    pub max_subscriptions: usize,
     /// Bytes of one message's payload.
     pub max_message_bytes: usize,
     /// Frames of one message.
@@ -191,6 +193,7 @@ impl Config {
             max_connections: given.one(&keys::MAX_CONNECTIONS)?,
             max_connections_per_ip: given.one(&keys::MAX_CONNECTIONS_PER_IP)?,
             max_topics: given.one(&keys::MAX_TOPICS)?,
+            max_subscriptions: given.one(&keys::MAX_SUBSCRIPTIONS)?,
             max_message_bytes: given.one(&keys::MAX_MESSAGE_BYTES)?,
             max_fragments: given.one(&keys::MAX_FRAGMENTS)?,
             max_head_bytes: given.one(&keys::MAX_HEAD_BYTES)?,

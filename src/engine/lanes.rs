@@ -480,7 +480,12 @@ mod tests {
         let (mut lanes, mut first) = (Lanes::new(0), NONE);
         let keys = (0..count)
             .map(|at| {
-                let lane = lanes.create(TopicName::parse(&at.to_string()).unwrap(), Encoding::CANONICAL, WorkerId(0), Tick(0));
+                let lane = lanes.create(
+                    TopicName::parse(&at.to_string()).unwrap(),
+                    Encoding::CANONICAL,
+                    WorkerId(0),
+                    Tick(0),
+                );
                 lanes.subscribe(7, lane, &mut first)
             })
             .collect();
@@ -519,8 +524,14 @@ mod tests {
     fn tables_shrink_once_whoever_stays() {
         const LANES: u32 = 20_000;
         let mut lanes = Lanes::new(0);
-        let mut create =
-            |at: u32| lanes.create(TopicName::parse(&at.to_string()).unwrap(), Encoding::CANONICAL, WorkerId(0), Tick(0));
+        let mut create = |at: u32| {
+            lanes.create(
+                TopicName::parse(&at.to_string()).unwrap(),
+                Encoding::CANONICAL,
+                WorkerId(0),
+                Tick(0),
+            )
+        };
         let all: Vec<u32> = (0..LANES).map(&mut create).collect();
         assert!(!lanes.shrink());
         // The last one holds the records of all before it.

@@ -24,7 +24,7 @@ use crate::{
     },
     config::{Config, SlowConsumer},
     protocol::{http::HeadLimits, ws},
-    session::{Dialects, Router},
+    session::{Router, dialect::Dialects},
 };
 
 /// Header lines of a request head at most.

@@ -211,13 +211,8 @@ impl<D: Driver> Worker<D> {
         // The home has forgotten this worker: the lane knows all that is needed to go on.
         let head = record.lane.view.head();
         let (epoch, unknown) = (record.epoch, replay.is_none());
-        let replay = replay.unwrap_or(Replay {
-            epoch,
-            behind: head.offset,
-            head,
-            recovered: false,
-            runs: Vec::new(),
-        });
+        let replay =
+            replay.unwrap_or(Replay { epoch, behind: head.offset, head, recovered: false, runs: Vec::new() });
         debug_assert!(!unknown || record.topic.is_some(), "a lane that was never told of its topic waits");
         let Replay { epoch, behind, head, recovered, runs } = replay;
         let subscribed = Subscribed { topic: name, epoch, offset: behind, recovered };

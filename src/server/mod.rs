@@ -14,11 +14,14 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::{Arc, mpsc},
     thread::JoinHandle,
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
-    broker::{ids::WorkerId, limits::Gauge},
+    broker::{
+        ids::{UnixTime, WorkerId},
+        limits::Gauge,
+    },
     config::{self, Config},
     engine::{
         Settings, Shared, Worker,
@@ -151,7 +154,7 @@ where
     };
     let (listeners, addresses) =
         listener::bind(&config.listen, config.workers, options).map_err(cannot_listen)?;
-    let started = Instant::now();
+    let (started, began) = (Instant::now(), SystemTime::now());
     let (mut workers, mut made, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     let mut no_thread = None;
     for (number, listeners) in listeners.into_iter().enumerate() {
@@ -194,7 +197,10 @@ where
         }
     };
     let seed = RandomState::new().hash_one(std::process::id());
-    let settings = Settings::new(config, connections_max, seed);
+    let mut settings = Settings::new(config, connections_max, seed);
+    // A clock before 1970 is nobody's.
+    let began = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    settings.began = UnixTime(u64::try_from(began).unwrap_or(u64::MAX));
     let shared = Arc::new(Shared::new(settings, router, stats, topics, logs, wakes));
     for start in starts {
         // Fails only where a worker has ended, which its end says.

@@ -8,11 +8,12 @@
 //!   open ─▶ message | ping | pong | timer | error ─▶ … ─▶ close
 //! ```
 //!
-//! [`raw`] and [`echo`] are the sessions so far, [`routes`] decides which request gets which. [`dialect`] is what
+//! [`raw`], [`json`] and [`echo`] are the sessions so far, [`routes`] decides which request gets which. [`dialect`] is what
 //! messages look like to each kind of client.
 
 pub mod dialect;
 pub mod echo;
+pub mod json;
 pub mod page;
 pub mod raw;
 pub mod routes;
@@ -21,10 +22,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{
-    broker::encoding::{Encoder, Stamp},
-    protocol::ws::{self, HEADER_ROOM, Payload},
-};
+use crate::protocol::ws::{self, HEADER_ROOM, Payload};
 pub use crate::{
     broker::{
         encoding::Encoding,
@@ -355,17 +353,6 @@ impl Route {
 pub trait Router: Send + Sync {
     /// Routes one request.
     fn route(&self, request: &Request, address: SocketAddr) -> Route;
-}
-
-/// What messages are in each dialect.
-#[derive(Clone, Copy, Debug)]
-pub struct Dialects;
-
-impl Encoder for Dialects {
-    fn encode(&self, encoding: Encoding, stamp: &Stamp<'_>, unit: &[u8], out: &mut Vec<u8>) {
-        let _ = (stamp, out);
-        unreachable!("nobody reads {encoding:?}: {} bytes", unit.len());
-    }
 }
 
 /// A finished frame for one connection.

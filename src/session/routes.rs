@@ -4,7 +4,9 @@
 //! | --- | --- |
 //! | `GET /` | the page |
 //! | `GET /health`, `GET /metrics` | liveness; Prometheus text |
-//! | `/ws/{topic}` (upgrade) | the raw dialect |
+//! | `/ws/{topic}` (upgrade) | the raw dialect; with `?format=json`, or the subprotocol `stentor.json`, the JSON dialect |
+//! | `/ws` (upgrade) | the JSON dialect, with topics by `?topic=` and by commands |
+//! | `GET /client.js` | a client for browsers and Node |
 //! | `/echo` (upgrade) | echo |
 //!
 //! Here it is decided who may come in: `Host`, `Origin`, what anonymous clients may do.
@@ -12,8 +14,10 @@
 use std::net::SocketAddr;
 
 use super::{
-    Audience, Refusal, Request, Route, Router, Session, TopicName,
+    Audience, Epoch, Offset, Refusal, Request, Route, Router, Session, TopicName,
+    dialect::Since,
     echo::Echo,
+    json::{self, Json},
     page,
     raw::{Mode, Raw},
 };
@@ -37,6 +41,7 @@ pub struct Routes {
     open_loopback: bool,
     echo: bool,
     subprotocols: Vec<String>,
+    subscriptions_max: usize,
     origins: Vec<OriginPattern>,
     metrics: MetricsText,
 }
@@ -52,6 +57,7 @@ impl Routes {
             open_loopback: config.open_loopback,
             echo: config.echo,
             subprotocols: config.subprotocols.clone(),
+            subscriptions_max: config.max_subscriptions,
             origins: config.allow_origin.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
             metrics,
         })
@@ -62,7 +68,7 @@ impl Routes {
             return Err(Refusal::content_too_large("body", "no route here takes a request body: send none"));
         }
         self.check_host(request)?;
-        let known = request.path == "/echo" || request.path.starts_with("/ws/");
+        let known = ["/echo", "/ws"].contains(&request.path.as_str()) || request.path.starts_with("/ws/");
         if !known && ws::is_upgrade(request) {
             return Err(Refusal::not_found("no_route", "no WebSocket is here: connect to /ws/TOPIC"));
         }
@@ -70,33 +76,63 @@ impl Routes {
             "/" => get(request, page::response),
             "/health" => get(request, || Response::new(200, TEXT, "ok\n")),
             "/metrics" => get(request, || Response::new(200, page::METRICS_TYPE, (self.metrics)())),
+            "/client.js" => get(request, || Response::new(200, SCRIPT, include_str!("client.js"))),
+            "/ws" => self.socket(request, None),
             "/echo" if self.echo => {
                 let upgrade = self.check_upgrade(request)?;
                 Ok(self.accept(&upgrade, Box::new(Echo)))
             }
             "/echo" => Err(Refusal::not_found("echo_off", "/echo is off on this server: --echo turns it on")),
             path => match path.strip_prefix("/ws/") {
-                Some(rest) => self.raw(request, rest),
+                Some(rest) => self.socket(request, Some(rest)),
                 None => Err(Refusal::not_found(
                     "no_route",
-                    "nothing is here: try / (a page), /ws/TOPIC (WebSocket), /health or /metrics",
+                    "nothing is here: try / (a page), /ws/TOPIC (WebSocket), /client.js, /health or /metrics",
                 )),
             },
         }
     }
 
-    fn raw(&self, request: &Request, rest: &str) -> Result<Route, Refusal> {
+    /// `/ws/{topic}` and `/ws`, in both dialects.
+    fn socket(&self, request: &Request, rest: Option<&str>) -> Result<Route, Refusal> {
         let upgrade = self.check_upgrade(request)?;
-        let name = decode_segments(rest)?.join("/");
-        let topic =
-            TopicName::parse(&name).map_err(|error| Refusal::bad_request("topic_name", error.to_string()))?;
+        let topic = rest.map(|rest| Ok(decode_segments(rest)?.join("/"))).transpose()?;
+        let topic = topic.map(|name| topic_name(&name)).transpose()?;
         let mode = self.mode(request.query_value("mode").as_deref())?;
         let audience = match request.query_value("echo").as_deref() {
             None | Some("on") => Audience::All,
             Some("off") => Audience::Others,
             Some(_) => return Err(Refusal::bad_request("query", "?echo= is on or off")),
         };
-        Ok(self.accept(&upgrade, Box::new(Raw::new(topic, mode, audience))))
+        let history = number(request, "history")?.unwrap_or(0);
+        let offers = |name: &str| upgrade.subprotocols.iter().any(|offered| offered == name);
+        let is_json = match request.query_value("format").as_deref() {
+            None => offers(JSON_SUBPROTOCOL),
+            Some("json") => true,
+            Some("raw") => false,
+            Some(_) => return Err(Refusal::bad_request("query", "?format= is raw or json")),
+        };
+        if is_json {
+            let since = since(request)?;
+            let more =
+                request.query_pairs().filter(|(key, _)| key == "topic").map(|(_, name)| topic_name(&name));
+            let topics: Vec<TopicName> = topic.into_iter().map(Ok).chain(more).collect::<Result<_, _>>()?;
+            if since.is_some() && topics.len() != 1 {
+                let hint =
+                    "?since= and ?epoch= are one topic's: resume several by commands, each with its own";
+                return Err(Refusal::bad_request("query", hint));
+            }
+            let asked = topics.into_iter().map(|topic| (topic, json::start(since, history))).collect();
+            let session = Json::new(asked, mode, audience, self.subscriptions_max);
+            let subprotocol = offers(JSON_SUBPROTOCOL).then_some(JSON_SUBPROTOCOL);
+            return Ok(self.accept_as(&upgrade, subprotocol, Box::new(session)));
+        }
+        let Some(topic) = topic else {
+            let hint =
+                "no topic: connect to /ws/TOPIC, or with ?format=json to /ws and subscribe by commands";
+            return Err(Refusal::bad_request("query", hint));
+        };
+        Ok(self.accept(&upgrade, Box::new(Raw::new(topic, mode, audience, history))))
     }
 
     fn mode(&self, asked: Option<&str>) -> Result<Mode, Refusal> {
@@ -165,9 +201,46 @@ impl Routes {
     }
 
     fn accept(&self, upgrade: &Upgrade, session: Box<dyn Session>) -> Route {
-        let subprotocol = ws::select_subprotocol(&upgrade.subprotocols, &self.subprotocols);
+        self.accept_as(upgrade, None, session)
+    }
+
+    /// With the subprotocol that the session speaks, or else one of those that the configuration has.
+    fn accept_as(&self, upgrade: &Upgrade, spoken: Option<&str>, session: Box<dyn Session>) -> Route {
+        let subprotocol =
+            spoken.or_else(|| ws::select_subprotocol(&upgrade.subprotocols, &self.subprotocols));
         let response = ws::switching_protocols(upgrade, subprotocol);
         Route::Upgrade { session, response, subprotocol: subprotocol.map(str::to_owned) }
+    }
+}
+
+fn topic_name(name: &str) -> Result<TopicName, Refusal> {
+    TopicName::parse(name).map_err(|error| Refusal::bad_request("topic_name", error.to_string()))
+}
+
+/// A number of the query.
+fn number(request: &Request, key: &str) -> Result<Option<u64>, Refusal> {
+    let Some(text) = request.query_value(key) else { return Ok(None) };
+    let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    number
+        .map(Some)
+        .ok_or_else(|| Refusal::bad_request("query", format!("?{key}= is a number, and not so large")))
+}
+
+/// Where a client goes on.
+fn since(request: &Request) -> Result<Option<Since>, Refusal> {
+    match (number(request, "since")?, request.query_value("epoch")) {
+        (None, None) => Ok(None),
+        (Some(offset), Some(epoch)) => match Epoch::parse(epoch.as_bytes()) {
+            Some(epoch) => Ok(Some(Since { epoch, offset: Offset(offset) })),
+            None => Err(Refusal::bad_request(
+                "query",
+                "?epoch= has eight characters of 0-9a-z, as a message had it",
+            )),
+        },
+        _ => Err(Refusal::bad_request(
+            "query",
+            "?since= and ?epoch= go together, as the last message had them",
+        )),
     }
 }
 
@@ -175,6 +248,10 @@ fn foreign_origin() -> Refusal {
     Refusal::forbidden("origin", "pages of this origin may not connect: see --allow-origin")
 }
 
+/// What a client offers that speaks the JSON dialect.
+const JSON_SUBPROTOCOL: &str = "stentor.json";
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 fn get(request: &Request, response: impl FnOnce() -> Response) -> Result<Route, Refusal> {

@@ -30,7 +30,12 @@ pub(super) struct Stones {
 impl Stones {
     /// None yet, of at most `max`, each for so many ticks.
     pub(super) fn new(max: usize, ticks: u32, seed: u64) -> Stones {
-        Stones { by_name: HashMap::with_hasher(FixedState::with_seed(seed)), order: VecDeque::new(), max, ticks }
+        Stones {
+            by_name: HashMap::with_hasher(FixedState::with_seed(seed)),
+            order: VecDeque::new(),
+            max,
+            ticks,
+        }
     }
 
     /// Remembers a topic that vanishes now.

@@ -4,10 +4,7 @@ use std::{collections::VecDeque, ops::Range};
 
 use bytes::Bytes;
 
-use super::{
-    Except, Head, Sender,
-    history::History,
-};
+use super::{Except, Head, Sender, history::History};
 use crate::broker::{
     encoding::{Encoder, Encoding, Stamp},
     ids::{ConnectionId, Epoch, Key, Mark, Offset, Tick, UnixTime, WorkerId},
@@ -66,9 +63,7 @@ impl Encoded {
         let head = self.log.head();
         let ahead = head.position.since(self.floor.position);
         let messages = head.offset.since(self.floor.offset);
-        self.readers == 0
-            || ahead == 0
-            || (ahead + len as u64 <= window.bytes && messages < window.messages)
+        self.readers == 0 || ahead == 0 || (ahead + len as u64 <= window.bytes && messages < window.messages)
     }
 }
 
@@ -162,7 +157,11 @@ impl Topic {
     pub(super) fn ahead(&self) -> (u64, u64) {
         let Encoded { log, floor, readers, .. } = &self.canonical;
         let head = log.head();
-        if *readers == 0 { (0, 0) } else { (head.position.since(floor.position), head.offset.since(floor.offset)) }
+        if *readers == 0 {
+            (0, 0)
+        } else {
+            (head.position.since(floor.position), head.offset.since(floor.offset))
+        }
     }
 
     /// A worker reads the log in some encoding from now on; gives the head that its view begins at.
@@ -230,8 +229,7 @@ impl Topic {
         encoder: &dyn Encoder,
         scratch: &mut Vec<u8>,
     ) -> Units {
-        let stamp =
-            Stamp { topic: &self.name, epoch: self.epoch, offset: Offset(self.last().0 + 1), time };
+        let stamp = Stamp { topic: &self.name, epoch: self.epoch, offset: Offset(self.last().0 + 1), time };
         let encode = |other: &Encoded| {
             let start = scratch.len();
             encoder.encode(other.encoding, &stamp, unit, scratch);

@@ -118,7 +118,8 @@ impl Extent {
             let time = match &self.store {
                 Store::Message(large) => large.time,
                 Store::Segment { span, unit, .. } => {
-                    let before = u32::try_from(place.offset.since(self.at.offset)).expect("units of a segment");
+                    let before =
+                        u32::try_from(place.offset.since(self.at.offset)).expect("units of a segment");
                     span.unit_time(unit + before)
                 }
             };

@@ -84,7 +84,10 @@ impl View {
             return Some(self.head);
         }
         let at = self.extents.partition_point(|extent| extent.end().offset <= offset);
-        self.extents.get(at).filter(|extent| extent.start().offset <= offset).map(|extent| extent.behind(offset))
+        self.extents
+            .get(at)
+            .filter(|extent| extent.start().offset <= offset)
+            .map(|extent| extent.behind(offset))
     }
 
     /// The place before the first unit that was appended at `time` or later: the head, if none was.
@@ -260,7 +263,10 @@ mod tests {
         log.append(&Unit::Borrowed(&[1; 900]), Tick(0), UnixTime(0), &gauge).unwrap();
         let head = log.head();
         assert_eq!(log.append(&Unit::Borrowed(&[1; 900]), Tick(0), UnixTime(0), &gauge), Err(LogFull));
-        assert_eq!(log.append(&Unit::Borrowed(&[1; LARGE_BYTES]), Tick(0), UnixTime(0), &gauge), Err(LogFull));
+        assert_eq!(
+            log.append(&Unit::Borrowed(&[1; LARGE_BYTES]), Tick(0), UnixTime(0), &gauge),
+            Err(LogFull)
+        );
         assert_eq!(log.head(), head);
         log.release();
         assert_eq!(gauge.used(), 0);
@@ -324,7 +330,8 @@ mod tests {
             .collect();
         let (mut log, mut total, mut sent) = (Log::default(), 0, Position::START);
         for size in [5, 300, 700, 90, LARGE_BYTES, 40, 2000, 8, 3000, 1] {
-            log.append(&Unit::Owned(Bytes::from(bytes_at(total, size))), Tick(0), UnixTime(0), &gauge).unwrap();
+            log.append(&Unit::Owned(Bytes::from(bytes_at(total, size))), Tick(0), UnixTime(0), &gauge)
+                .unwrap();
             total += size;
             for (sender, _) in &workers {
                 sender.send((log.head(), log.extents_after(sent).collect())).unwrap();

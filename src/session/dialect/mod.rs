@@ -23,7 +23,10 @@ pub use self::{
     notice::{ErrorCode, Notice},
 };
 use crate::{
-    broker::ids::{Epoch, Offset},
+    broker::{
+        encoding,
+        ids::{Epoch, Offset},
+    },
     protocol::ws::{self, Kind},
 };
 
@@ -47,6 +50,37 @@ pub enum Encoding {
     /// A Server-Sent Event up to its id, which each stream of several topics adds itself: see
     /// [`sse::write_id`].
     OpenEvent,
+}
+
+impl From<Encoding> for encoding::Encoding {
+    fn from(encoding: Encoding) -> encoding::Encoding {
+        encoding::Encoding(match encoding {
+            Encoding::Raw => encoding::Encoding::CANONICAL.0,
+            Encoding::Json => 1,
+            Encoding::Event => 2,
+            Encoding::OpenEvent => 3,
+        })
+    }
+}
+
+/// The encoder of all homes: units of whichever encoding, from raw ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialects;
+
+impl encoding::Encoder for Dialects {
+    fn encode(&self, into: encoding::Encoding, stamp: &encoding::Stamp<'_>, unit: &[u8], out: &mut Vec<u8>) {
+        let all = [Encoding::Raw, Encoding::Json, Encoding::Event, Encoding::OpenEvent];
+        let into = all.into_iter().find(|one| encoding::Encoding::from(*one) == into);
+        let (kind, payload) = message_of(unit).expect("the canonical log has frames");
+        let stamp = Stamp {
+            topic: stamp.topic.as_str(),
+            epoch: stamp.epoch,
+            offset: stamp.offset,
+            time_ms: stamp.time.0,
+            tags: None,
+        };
+        encode(into.expect("nobody reads what is no encoding"), &stamp, kind, payload, out);
+    }
 }
 
 /// What a message has got from its topic, and when.

@@ -53,15 +53,13 @@ impl Test {
     }
 
     fn behind(&self, epoch: u64, offset: u64) -> Option<u64> {
-        let since = behind(epoch, offset);
-        self.history.behind(start, Epoch(7), UnixTime(self.now)).map(|mark| mark.offset.0)
+        self.history.behind(behind(epoch, offset), Epoch(7), UnixTime(self.now)).map(|mark| mark.offset.0)
     }
 
     fn replay(&mut self, encoding: Encoding, start: Start) -> Option<Vec<u8>> {
         let now = UnixTime(self.now);
         let from = self.history.behind(start, Epoch(7), now)?;
-        let making =
-            Making { topic: &self.name, epoch: Epoch(7), encoder: &Numbers, gauge: &self.gauge };
+        let making = Making { topic: &self.name, epoch: Epoch(7), encoder: &Numbers, gauge: &self.gauge };
         Some(self.history.replay(encoding, from, &making, now).unwrap().concat())
     }
 }
