@@ -8,12 +8,16 @@
 //!   open ─▶ message | ping | pong | timer | error ─▶ … ─▶ close
 //! ```
 //!
-//! [`raw`] and [`echo`] are the dialects so far, [`routes`] decides which request gets which.
+//! [`raw`] and [`echo`] are the dialects so far, [`routes`] decides which request gets which, [`table`] does so for
+//! an embedding program.
 
+mod admission;
 pub mod echo;
 pub mod page;
+mod pattern;
 pub mod raw;
 pub mod routes;
+pub mod table;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
@@ -21,7 +25,10 @@ use bytes::{Bytes, BytesMut};
 
 use crate::protocol::ws::{self, HEADER_ROOM, Payload};
 pub use crate::{
-    broker::name::TopicName,
+    broker::{
+        ids::{ConnectionId, InvalidConnectionId},
+        name::{NameError, TopicName},
+    },
     protocol::{
         http::{Refusal, Request},
         ws::{CloseCode, Kind},
@@ -46,6 +53,13 @@ fn message(kind: Kind, bytes: &[u8]) -> Message<'static> {
     buffer.resize(HEADER_ROOM, 0);
     buffer.extend_from_slice(bytes);
     Message { kind, payload: Payload::Owned { buffer, start: HEADER_ROOM } }
+}
+
+/// A name that is no topic's: 400.
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        Refusal::bad_request("topic_name", error.to_string())
+    }
 }
 
 /// The request that opened a connection.
@@ -197,6 +211,8 @@ pub trait Sink {
     fn terminate(&mut self);
     /// See [`Context::buffered_amount`].
     fn buffered_amount(&self) -> usize;
+    /// See [`Context::connection`].
+    fn connection(&self) -> ConnectionId;
     /// See [`Context::state`].
     fn state(&self) -> State;
 }
@@ -270,6 +286,12 @@ impl<'a> Context<'a> {
     /// have before them.
     pub fn buffered_amount(&self) -> usize {
         self.sink.buffered_amount()
+    }
+
+    /// The connection's name, by which a `ServerHandle` can close it from any thread. None other has it while the
+    /// server runs, unless four billion have come and gone in its place.
+    pub fn connection(&self) -> ConnectionId {
+        self.sink.connection()
     }
 
     /// Where the connection stands.

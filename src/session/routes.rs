@@ -7,12 +7,13 @@
 //! | `/ws/{topic}` (upgrade) | the raw dialect |
 //! | `/echo` (upgrade) | echo |
 //!
-//! Here it is decided who may come in: `Host`, `Origin`, what anonymous clients may do.
+//! Here it is decided what anonymous clients may do; `admission` knows `Host` and `Origin`.
 
 use std::net::SocketAddr;
 
 use super::{
-    Audience, Refusal, Request, Route, Router, Session, TopicName,
+    Audience, Refusal, Request, Route, Router, TopicName,
+    admission::Admission,
     echo::Echo,
     page,
     raw::{Mode, Raw},
@@ -20,11 +21,8 @@ use super::{
 use crate::{
     config::{Anonymous, Config},
     protocol::{
-        http::{
-            InvalidOriginPattern, Method, OriginPattern, Response, decode_segments, is_loopback_host,
-            is_loopback_origin,
-        },
-        ws::{self, Upgrade},
+        http::{InvalidOriginPattern, Method, Response, decode_segments},
+        ws,
     },
 };
 
@@ -34,10 +32,8 @@ pub type MetricsText = Box<dyn Fn() -> String + Send + Sync>;
 /// The server's routes.
 pub struct Routes {
     anonymous: Anonymous,
-    open_loopback: bool,
     echo: bool,
-    subprotocols: Vec<String>,
-    origins: Vec<OriginPattern>,
+    admission: Admission,
     metrics: MetricsText,
 }
 
@@ -49,10 +45,8 @@ impl Routes {
     pub fn new(config: &Config, metrics: MetricsText) -> Result<Routes, InvalidOriginPattern> {
         Ok(Routes {
             anonymous: config.anonymous,
-            open_loopback: config.open_loopback,
             echo: config.echo,
-            subprotocols: config.subprotocols.clone(),
-            origins: config.allow_origin.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            admission: Admission::new(config)?,
             metrics,
         })
     }
@@ -61,7 +55,7 @@ impl Routes {
         if request.has_body() {
             return Err(Refusal::content_too_large("body", "no route here takes a request body: send none"));
         }
-        self.check_host(request)?;
+        self.admission.check_host(request)?;
         let known = request.path == "/echo" || request.path.starts_with("/ws/");
         if !known && ws::is_upgrade(request) {
             return Err(Refusal::not_found("no_route", "no WebSocket is here: connect to /ws/TOPIC"));
@@ -71,8 +65,8 @@ impl Routes {
             "/health" => get(request, || Response::new(200, TEXT, "ok\n")),
             "/metrics" => get(request, || Response::new(200, page::METRICS_TYPE, (self.metrics)())),
             "/echo" if self.echo => {
-                let upgrade = self.check_upgrade(request)?;
-                Ok(self.accept(&upgrade, Box::new(Echo)))
+                let upgrade = self.admission.check_upgrade(request)?;
+                Ok(self.admission.open(&upgrade, Box::new(Echo)))
             }
             "/echo" => Err(Refusal::not_found("echo_off", "/echo is off on this server: --echo turns it on")),
             path => match path.strip_prefix("/ws/") {
@@ -86,17 +80,16 @@ impl Routes {
     }
 
     fn raw(&self, request: &Request, rest: &str) -> Result<Route, Refusal> {
-        let upgrade = self.check_upgrade(request)?;
+        let upgrade = self.admission.check_upgrade(request)?;
         let name = decode_segments(rest)?.join("/");
-        let topic =
-            TopicName::parse(&name).map_err(|error| Refusal::bad_request("topic_name", error.to_string()))?;
+        let topic = TopicName::parse(&name)?;
         let mode = self.mode(request.query_value("mode").as_deref())?;
         let audience = match request.query_value("echo").as_deref() {
             None | Some("on") => Audience::All,
             Some("off") => Audience::Others,
             Some(_) => return Err(Refusal::bad_request("query", "?echo= is on or off")),
         };
-        Ok(self.accept(&upgrade, Box::new(Raw::new(topic, mode, audience))))
+        Ok(self.admission.open(&upgrade, Box::new(Raw::new(topic, mode, audience))))
     }
 
     fn mode(&self, asked: Option<&str>) -> Result<Mode, Refusal> {
@@ -120,64 +113,11 @@ impl Routes {
             (Anonymous::Publish, asked) => Ok(asked.unwrap_or(Mode::Both)),
         }
     }
-
-    /// On the open loopback default only loopback names may be asked for, so that a web page from elsewhere
-    /// whose name was made to point here (DNS rebinding) gets nothing, and only pages of this machine, or of
-    /// an origin that is allowed, may ask at all.
-    fn check_host(&self, request: &Request) -> Result<(), Refusal> {
-        if !self.open_loopback {
-            return Ok(());
-        }
-        if request.header("host").is_some_and(|host| !is_loopback_host(host)) {
-            return Err(Refusal::forbidden(
-                "host",
-                "this server is open to its own machine only: ask for localhost, or start it with --anonymous",
-            ));
-        }
-        match request.header("origin") {
-            Some(origin) if !self.origin_allowed(origin, "") => Err(foreign_origin()),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_upgrade(&self, request: &Request) -> Result<Upgrade, Refusal> {
-        let upgrade = ws::check_upgrade(request)?;
-        match &upgrade.origin {
-            Some(origin) if !self.origin_allowed(origin, request.header("host").unwrap_or_default()) => {
-                Err(foreign_origin())
-            }
-            _ => Ok(upgrade),
-        }
-    }
-
-    /// Without patterns a page may connect to the host that it came from; on the open loopback default,
-    /// any page of this machine may.
-    fn origin_allowed(&self, origin: &str, host: &str) -> bool {
-        if self.origins.iter().any(|pattern| pattern.matches(origin)) {
-            return true;
-        }
-        if self.open_loopback {
-            return is_loopback_origin(origin);
-        }
-        let same_host =
-            |scheme| origin.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(host));
-        self.origins.is_empty() && (same_host("http://") || same_host("https://"))
-    }
-
-    fn accept(&self, upgrade: &Upgrade, session: Box<dyn Session>) -> Route {
-        let subprotocol = ws::select_subprotocol(&upgrade.subprotocols, &self.subprotocols);
-        let response = ws::switching_protocols(upgrade, subprotocol);
-        Route::Upgrade { session, response, subprotocol: subprotocol.map(str::to_owned) }
-    }
-}
-
-fn foreign_origin() -> Refusal {
-    Refusal::forbidden("origin", "pages of this origin may not connect: see --allow-origin")
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-fn get(request: &Request, response: impl FnOnce() -> Response) -> Result<Route, Refusal> {
+pub(super) fn get(request: &Request, response: impl FnOnce() -> Response) -> Result<Route, Refusal> {
     match request.method {
         Method::Get | Method::Head => Ok(Route::Respond(response())),
         _ => Err(Refusal::method_not_allowed("method", "only GET and HEAD are answered here", "GET, HEAD")),
