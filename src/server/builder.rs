@@ -8,9 +8,9 @@ use super::{Counts, Server, ServerHandle, StartError};
 use crate::{
     config::{Anonymous, Config, SlowConsumer},
     session::{
-        Refusal, Session,
+        AcceptRequest, Opening, Refusal, Session,
         routes::Routes,
-        table::{AcceptRequest, Opening, Plan, Table},
+        table::{Plan, Table},
     },
 };
 
@@ -75,6 +75,9 @@ impl Builder<()> {
     ///     session::{Context, Failure, Message, Refusal, Session, text},
     /// };
     ///
+    /// /// What is counted, in `stentor_refused_total`.
+    /// const NO_NAME: &str = "no_name";
+    ///
     /// struct User {
     ///     name: String,
     /// }
@@ -92,7 +95,7 @@ impl Builder<()> {
     ///     .listen(([127, 0, 0, 1], 0))
     ///     .accept(|asks| match asks.request.query_value("name") {
     ///         Some(name) => Ok(User { name }),
-    ///         None => Err(Refusal::new(401, "no_name", "say who you are: ?name=")),
+    ///         None => Err(Refusal::new(401, NO_NAME, "say who you are: ?name=")),
     ///     })
     ///     .route("/hello", |opening| Ok(Greeting(opening.user)))
     ///     .start()

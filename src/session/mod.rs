@@ -23,6 +23,8 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
+pub use table::{AcceptRequest, Opening};
+
 use crate::protocol::ws::{self, HEADER_ROOM, Payload};
 pub use crate::{
     broker::{

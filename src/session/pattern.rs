@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn segments_are_taken_decoded() {
         let fits = |text: &str, path: &str, expected: &str| {
-            assert_eq!(values(text, path).as_deref(), Some(expected))
+            assert_eq!(values(text, path).as_deref(), Some(expected));
         };
         fits("/", "/", "");
         fits("/chat", "/chat", "");
