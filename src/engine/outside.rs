@@ -1,6 +1,6 @@
 //! What threads that are no workers ask for: publishes, broadcasts, closes, counts.
 //!
-//! [`Outside`] is their side, and hides what drives the sockets; [`Orders`] is the worker's. Orders are carried
+//! [`Outside`] is their side, and hides what drives the sockets; `Orders` is the worker's. Orders are carried
 //! out one after another, in the order in which they were posted. Those that concern many topics or connections
 //! take several turns.
 

@@ -292,6 +292,22 @@ impl<'a> Context<'a> {
 
     /// The connection's name, by which a `ServerHandle` can close it from any thread. None other has it while the
     /// server runs, unless four billion have come and gone in its place.
+    ///
+    /// ```
+    /// use stentor::session::{Context, Handshake, Refusal, Session, text};
+    /// # use stentor::session::{Failure, Message};
+    ///
+    /// struct Member;
+    ///
+    /// impl Session for Member {
+    ///     /// Tells its client who it is.
+    ///     fn open(&mut self, context: &mut Context<'_>, _: &Handshake<'_>) -> Result<(), Refusal> {
+    ///         context.send(text(&context.connection().to_string()));
+    ///         Ok(())
+    ///     }
+    /// #   fn message(&mut self, _: &mut Context<'_>, _: Message<'_>) -> Result<(), Failure> { Ok(()) }
+    /// }
+    /// ```
     pub fn connection(&self) -> ConnectionId {
         self.sink.connection()
     }

@@ -23,6 +23,17 @@ use crate::{
 };
 
 /// A request for a WebSocket, as the hook of `Builder::accept` sees it.
+///
+/// ```
+/// use stentor::session::{AcceptRequest, Refusal};
+///
+/// /// What may come in: a client of this machine that speaks our subprotocol.
+/// fn accept(asks: &AcceptRequest<'_>) -> Result<(), Refusal> {
+///     let speaks = asks.subprotocols.iter().any(|name| name == "chat.v1");
+///     if speaks && asks.address.ip().is_loopback() { Ok(()) } else { Err(refusal(asks.request.header("origin"))) }
+/// }
+/// # fn refusal(_: Option<&str>) -> Refusal { unimplemented!() }
+/// ```
 #[derive(Debug)]
 pub struct AcceptRequest<'a> {
     /// Method, path, query, headers.
@@ -34,6 +45,17 @@ pub struct AcceptRequest<'a> {
 }
 
 /// A connection that was accepted and is to get its session.
+///
+/// ```
+/// use stentor::session::{Audience, Opening, Refusal, TopicName, raw::{Mode, Raw}};
+///
+/// /// For `.route("/rooms/{room}", room)`.
+/// fn room(opening: Opening<'_, ()>) -> Result<Raw, Refusal> {
+///     let quiet = opening.request.query_value("echo").as_deref() == Some("off");
+///     let audience = if quiet { Audience::Others } else { Audience::All };
+///     Ok(Raw::new(TopicName::parse(opening.parameter("room"))?, Mode::Both, audience))
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Opening<'a, U> {
     /// Method, path, query, headers.
