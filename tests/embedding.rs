@@ -402,17 +402,17 @@ fn connections_and_topics_are_closed() {
         })
     });
     let handle = server.handle();
-    let closed = |client: &mut Client, code: u16, reason: &str| {
+    let closed = |mut client: Client, code: u16, reason: &str| {
         assert_eq!(client.close_frame(), (Some(code), reason.to_owned()));
         client.send_frame(CLOSE, &close_body(code, reason));
         client.end();
     };
     let ended = |ends: &Receiver<String>| ends.recv_timeout(PATIENCE).expect("a session ends");
 
-    let ((mut first, id), (mut second, _)) = (member(&server, "a"), member(&server, "a"));
+    let ((first, id), (mut second, _)) = (member(&server, "a"), member(&server, "a"));
     let code = CloseCode::new(4000).expect("allowed");
     handle.close(id, code, "you there").expect("room");
-    closed(&mut first, 4000, "you there");
+    closed(first, 4000, "you there");
     assert_eq!(ended(&ends), "4000 you there");
     assert_eq!(server.metrics().reason("closed", "handle"), 1);
     // Its name is nobody's now, and the slot's next owner has another.
@@ -424,10 +424,10 @@ fn connections_and_topics_are_closed() {
         assert!(client.is_silent_for(Duration::from_millis(100)));
     }
 
-    let mut many: Vec<Client> = (0..200).map(|_| member(&server, "a,b").0).collect();
+    let many: Vec<Client> = (0..200).map(|_| member(&server, "a,b").0).collect();
     let (mut bystander, _) = member(&server, "b");
     handle.close_topic(&topic("a"), CloseCode::NORMAL, "a is over").expect("room");
-    for client in [&mut second, &mut third].into_iter().chain(&mut many) {
+    for client in [second, third].into_iter().chain(many) {
         closed(client, 1000, "a is over");
         assert_eq!(ended(&ends), "1000 a is over");
     }
