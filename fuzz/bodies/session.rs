@@ -10,6 +10,7 @@ use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 
 use bytes::BytesMut;
 use stentor::{
+    broker::ids::WorkerId,
     config::{Anonymous, Config},
     protocol::{
         http::{HeadLimits, Method, Request, Response, Version, parse_request},
@@ -19,8 +20,8 @@ use stentor::{
         },
     },
     session::{
-        Audience, Close, Context, Encoding, Error, Handshake, Message, Route, Router, Session, Sink, Start,
-        State, TopicName, routes::Routes,
+        Audience, Close, ConnectionId, Context, Encoding, Error, Handshake, Message, Route, Router, Session,
+        Sink, Start, State, TopicName, routes::Routes,
     },
 };
 
@@ -133,6 +134,10 @@ impl Sink for Recorder {
 
     fn buffered_amount(&self) -> usize {
         self.sent.len()
+    }
+
+    fn connection(&self) -> ConnectionId {
+        ConnectionId { worker: WorkerId(0), generation: 0, slot: 0 }
     }
 
     fn state(&self) -> State {

@@ -17,6 +17,9 @@ pub struct Encoding(pub u8);
 impl Encoding {
     /// The one that messages are published in. Its log holds a topic's history; units of the others are made from its.
     pub const CANONICAL: Encoding = Encoding(0);
+
+    /// Numbers are below this.
+    pub const BOUND: u8 = 8;
 }
 
 /// What is known of a message beside its bytes.

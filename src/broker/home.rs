@@ -73,6 +73,8 @@ pub enum Sender {
     Connection(ConnectionId, usize),
     /// Another worker, whose request holds a credit of this many bytes.
     Worker(WorkerId, usize),
+    /// A thread that is no worker, whose message holds a credit of this many bytes.
+    Outside(usize),
 }
 
 /// What became of a message.
@@ -240,6 +242,17 @@ impl Homes {
     /// What time it is for messages that come now.
     pub fn set_time(&mut self, time: UnixTime) {
         self.time = time;
+    }
+
+    /// Slots that topics may be in.
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.slots.len()).expect("the bound on topics is a u32")
+    }
+
+    /// The topic in a slot, if any worker has subscriptions to it.
+    pub fn subscribed_in(&self, slot: u32) -> Option<&TopicName> {
+        let topic = self.slots.get(slot as usize)?.topic.as_ref()?;
+        (!topic.interests.is_empty()).then_some(&topic.name)
     }
 
     /// Messages that got an offset here since this was last asked.

@@ -1,6 +1,6 @@
 //! Plain numbers with names: workers, connections, positions, offsets, ticks.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// A worker: one thread, one event loop. Numbered from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -21,14 +21,60 @@ impl fmt::Display for WorkerId {
 
 /// A connection, as any worker can name it. A late event for a closed connection carries an old
 /// generation and finds nobody, instead of the slot's next owner.
+///
+/// As text it can be handed out, and read back:
+///
+/// ```
+/// use stentor::session::ConnectionId;
+///
+/// let id: ConnectionId = "2-70-5".parse().expect("worker, slot, generation");
+/// assert_eq!((id.worker.0, id.slot, id.generation), (2, 70, 5));
+/// assert_eq!(id.to_string(), "2-70-5");
+/// assert!("2-70".parse::<ConnectionId>().is_err());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ConnectionId {
     /// The worker that owns the socket.
     pub worker: WorkerId,
     /// Counts the slot's owners, wrapping.
-    pub generation: u16,
+    pub generation: u32,
     /// Index into the worker's connection arrays.
     pub slot: u32,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.worker, self.slot, self.generation)
+    }
+}
+
+/// A text that names no connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InvalidConnectionId;
+
+impl fmt::Display for InvalidConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a connection's name: three numbers with '-' between them")
+    }
+}
+
+impl std::error::Error for InvalidConnectionId {}
+
+impl FromStr for ConnectionId {
+    type Err = InvalidConnectionId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidConnectionId> {
+        fn number<N: FromStr>(part: Option<&str>) -> Result<N, InvalidConnectionId> {
+            part.and_then(|part| part.parse().ok()).ok_or(InvalidConnectionId)
+        }
+        let mut parts = text.split('-');
+        let id = ConnectionId {
+            worker: WorkerId(number(parts.next())?),
+            slot: number(parts.next())?,
+            generation: number(parts.next())?,
+        };
+        if parts.next().is_none() { Ok(id) } else { Err(InvalidConnectionId) }
+    }
 }
 
 /// An index with a generation: a record in one worker's array, named by another worker.

@@ -190,6 +190,10 @@ impl<D: Driver> Sink for Commands<'_, D> {
         self.worker.buffered_amount(self.slot)
     }
 
+    fn connection(&self) -> ConnectionId {
+        self.worker.connections.id(self.slot)
+    }
+
     fn state(&self) -> State {
         match self.worker.connections.phase(self.slot) {
             Phase::Head | Phase::Opening => State::Opening,

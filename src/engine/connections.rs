@@ -79,8 +79,8 @@ pub enum Flag {
 pub struct Hot {
     /// What waits for this connection alone.
     pub outgoing: Option<Box<Outgoing>>,
+    generation: u32,
     flags: u16,
-    generation: u16,
     /// Where it stands.
     pub phase: Phase,
 }

@@ -147,6 +147,11 @@ impl Lanes {
         self.names.get(&(name.clone(), encoding)).copied()
     }
 
+    /// The lanes of a topic, in whatever encodings.
+    pub fn all_of(&self, name: &TopicName) -> impl Iterator<Item = u32> {
+        (0..Encoding::BOUND).filter_map(|encoding| self.find(name, Encoding(encoding)))
+    }
+
     /// A new lane whose log is not known yet.
     pub fn create(&mut self, name: TopicName, encoding: Encoding, home: WorkerId, now: Tick) -> u32 {
         self.generations = self.generations.wrapping_add(1);

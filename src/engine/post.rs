@@ -2,7 +2,7 @@
 
 use super::{
     driver::Driver,
-    mail::{Batch, Control, Floor, Recover, Recovered},
+    mail::{Batch, Control, Credits, Floor, Recover, Recovered},
     mailboxes::Patience,
     worker::Worker,
 };
@@ -27,6 +27,7 @@ impl<D: Driver> Worker<D> {
             }
             self.mail = mail;
         }
+        self.take_orders();
         for lane in std::mem::take(&mut self.refused) {
             self.lane_refused(lane);
         }
@@ -93,6 +94,7 @@ impl<D: Driver> Worker<D> {
                 self.shared.post.put(self.id, to, &mut self.outboxes[to.index()].batch, patience);
             }
         }
+        self.shared.post.settle(self.id, &mut self.orders.account, patience);
     }
 
     fn post_floors(&mut self) {
@@ -139,6 +141,7 @@ impl<D: Driver> Worker<D> {
             match sender {
                 Sender::Connection(connection, bytes) => self.release(connection, bytes),
                 Sender::Worker(worker, bytes) => self.give_credit(worker, bytes),
+                Sender::Outside(bytes) => self.orders.account.give_back(Credits { messages: 1, bytes }),
             }
         }
     }

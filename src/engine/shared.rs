@@ -158,7 +158,7 @@ impl<S> Shared<S> {
         Shared {
             connections: wakes.iter().map(|_| AtomicUsize::new(0)).collect(),
             addresses: Addresses::new(settings.connections_per_address_max),
-            post: Post::new(wakes),
+            post: Post::new(wakes, settings.mail_len_max),
             trimmer: Arc::default(),
             settings,
             router,
@@ -184,6 +184,13 @@ impl<S> Shared<S> {
     /// Whether a drain was asked for.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// A worker has ended, for whatever reason: it takes the server with it, since the others could not reach the
+    /// topics whose home it was. Nothing can be asked of it any more.
+    pub fn end(&self, worker: WorkerId) {
+        self.post.end(worker);
+        self.drain();
     }
 
     /// For simulations: mail between two workers is stuck until this is called with `false`, as if whoever

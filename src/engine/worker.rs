@@ -4,7 +4,8 @@
 //! wait     not at all if there is work, else until the next tenth of a second
 //! accept   a bounded number
 //! read     the ready list, a bounded number of bytes
-//! mail     what others sent; as a home: append. Then post: floors, heads, requests
+//! mail     what others sent, threads that are no workers included; as a home: append. Then post: floors, heads,
+//!          requests
 //! resume   connections whose messages were taken: what they sent meanwhile
 //! due      ten times a second: timeouts, pings, idle topics, the drain
 //! flush    what waits for single connections, a bounded number of them
@@ -28,6 +29,7 @@ use super::{
     mail::{Batch, Recovered},
     mailboxes::Patience,
     outbox::Outbox,
+    outside::{self, Orders},
     read::Buffers,
     shared::Shared,
     stats::Stats,
@@ -99,6 +101,8 @@ pub struct Worker<D: Driver> {
     pub(super) flushing: Vec<(u32, usize)>,
     pub(super) outcomes: Vec<(u32, Sent)>,
     pub(super) mail: Batch<D::Socket>,
+    /// What was asked from outside.
+    pub(super) orders: Orders,
     pub(super) acceptable: bool,
     /// No accept before this tick, after one failed.
     pub(super) accept_after: Tick,
@@ -155,6 +159,7 @@ impl<D: Driver> Worker<D> {
             flushing: Vec::new(),
             outcomes: Vec::new(),
             mail: Batch::default(),
+            orders: Orders::default(),
             acceptable: true,
             accept_after: Tick(0),
             surplus: 0,
@@ -175,6 +180,7 @@ impl<D: Driver> Worker<D> {
     /// # Errors
     /// The driver is broken.
     pub fn run(&mut self) -> io::Result<()> {
+        outside::mark_thread();
         while self.tick()? == Turn::Again {}
         Ok(())
     }
@@ -287,6 +293,7 @@ impl<D: Driver> Worker<D> {
             || !self.errors.is_empty()
             || !self.recovered.is_empty()
             || (self.acceptable && self.now >= self.accept_after)
+            || self.orders.wait()
             || self.shared.post.waits(self.id)
             || self.shared.is_draining() != self.draining.is_some()
     }

@@ -8,27 +8,32 @@
 //!   open ─▶ message | ping | pong | timer | error ─▶ … ─▶ close
 //! ```
 //!
-//! [`raw`], [`json`] and [`echo`] are the sessions so far, [`routes`] decides which request gets which. [`dialect`] is what
-//! messages look like to each kind of client.
+//! [`raw`], [`json`] and [`echo`] are the sessions so far, [`routes`] decides which request gets which, [`table`] does so
+//! for an embedding program. [`dialect`] is what messages look like to each kind of client.
 
+mod admission;
 pub mod dialect;
 pub mod echo;
 pub mod json;
 pub mod page;
+mod pattern;
 pub mod raw;
 pub mod routes;
+pub mod table;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+
+pub use table::{AcceptRequest, Opening};
 
 use crate::protocol::ws::{self, HEADER_ROOM, Payload};
 pub use crate::{
     broker::{
         encoding::Encoding,
         home::Start,
-        ids::{Epoch, Offset},
-        name::TopicName,
+        ids::{ConnectionId, Epoch, InvalidConnectionId, Offset},
+        name::{NameError, TopicName},
     },
     protocol::{
         http::{Refusal, Request},
@@ -54,6 +59,13 @@ fn message(kind: Kind, bytes: &[u8]) -> Message<'static> {
     buffer.resize(HEADER_ROOM, 0);
     buffer.extend_from_slice(bytes);
     Message { kind, payload: Payload::Owned { buffer, start: HEADER_ROOM } }
+}
+
+/// A name that is no topic's: 400.
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        Refusal::bad_request("topic_name", error.to_string())
+    }
 }
 
 /// The request that opened a connection.
@@ -230,6 +242,8 @@ pub trait Sink {
     fn terminate(&mut self);
     /// See [`Context::buffered_amount`].
     fn buffered_amount(&self) -> usize;
+    /// See [`Context::connection`].
+    fn connection(&self) -> ConnectionId;
     /// See [`Context::state`].
     fn state(&self) -> State;
 }
@@ -311,6 +325,28 @@ impl<'a> Context<'a> {
     /// have before them.
     pub fn buffered_amount(&self) -> usize {
         self.sink.buffered_amount()
+    }
+
+    /// The connection's name, by which a `ServerHandle` can close it from any thread. None other has it while the
+    /// server runs, unless four billion have come and gone in its place.
+    ///
+    /// ```
+    /// use stentor::session::{Context, Handshake, Refusal, Session, text};
+    /// # use stentor::session::{Failure, Message};
+    ///
+    /// struct Member;
+    ///
+    /// impl Session for Member {
+    ///     /// Tells its client who it is.
+    ///     fn open(&mut self, context: &mut Context<'_>, _: &Handshake<'_>) -> Result<(), Refusal> {
+    ///         context.send(text(&context.connection().to_string()));
+    ///         Ok(())
+    ///     }
+    /// #   fn message(&mut self, _: &mut Context<'_>, _: Message<'_>) -> Result<(), Failure> { Ok(()) }
+    /// }
+    /// ```
+    pub fn connection(&self) -> ConnectionId {
+        self.sink.connection()
     }
 
     /// Where the connection stands.
