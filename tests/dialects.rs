@@ -501,10 +501,9 @@ fn notices() {
         (Notice::Unsubscribed { topic: "t" }, r#"{"unsubscribed":"t"}"#),
         (Notice::Skipped { topic: "t", count: 3 }, r#"{"skipped":3,"topic":"t"}"#),
         (
-            Notice::Published { topic: "t", at: Some(here), id: &id },
+            Notice::Published { topic: "t", at: here, id: &id },
             r#"{"published":"t","epoch":"z1000000","offset":7,"id":[1, "x"]}"#,
         ),
-        (Notice::Published { topic: "t", at: None, id: &id }, r#"{"published":"t","id":[1, "x"]}"#),
         (Notice::Pong { value: &id }, r#"{"pong":[1, "x"]}"#),
         (
             Notice::Error { code: ErrorCode::PermissionDenied, message: "no\n", topic: Some("t"), id: None },

@@ -239,8 +239,8 @@ fn commands_subscribe_publish_and_unsubscribe() {
     command(&mut client, json!({"publish": "b", "data": {"text": "hi"}, "id": 7}));
     let mut seen = [next(&mut client), next(&mut client)];
     seen.sort_by_key(|value| value.get("published").is_none());
-    assert_eq!(seen[0], json!({"published": "b", "id": 7}));
     assert_eq!((&seen[1]["topic"], &seen[1]["data"]), (&json!("b"), &json!({"text": "hi"})));
+    assert_eq!(seen[0], json!({"published": "b", "epoch": seen[1]["epoch"], "offset": 1, "id": 7}));
     command(&mut client, json!({"publish": "kept/c", "b64": "AAEC"}));
     command(&mut client, json!({"subscribe": "kept/c", "history": 5}));
     assert_eq!(subscribed(&mut client, "kept/c").1, 0);
@@ -267,6 +267,67 @@ fn commands_subscribe_publish_and_unsubscribe() {
     command(&mut client, json!({"subscribe": "d"}));
     subscribed(&mut client, "d");
     assert!(client.close().is_empty(), "none of that was a reason to close");
+}
+
+/// On any worker, for topics of any home, held back or not.
+#[test]
+fn a_publish_with_an_id_is_answered_with_its_offset() {
+    const MESSAGES: u64 = 2000;
+    let server = TestServer::start(&Config { mail_len_max: 4, lag_messages_max: 16, ..keeping(10) });
+    let clients: Vec<_> = (0..6)
+        .map(|number| {
+            let server = server.address;
+            std::thread::spawn(move || {
+                let topic = format!("t{}", number % 2);
+                let mut client = Client::open(server, "/ws?format=json");
+                let mut sender = client.sender();
+                let writer = std::thread::spawn({
+                    let topic = topic.clone();
+                    move || {
+                        for id in 0..MESSAGES {
+                            let publish = json!({"publish": topic, "data": id, "id": id}).to_string();
+                            let frame = common::frame(common::client::TEXT, publish.as_bytes());
+                            std::io::Write::write_all(&mut sender, &frame).unwrap();
+                        }
+                    }
+                });
+                let mut last = 0;
+                let mut offsets = Vec::new();
+                for id in 0..MESSAGES {
+                    let answer = next(&mut client);
+                    assert_eq!((&answer["published"], &answer["id"]), (&json!(topic), &json!(id)));
+                    let offset = answer["offset"].as_u64().unwrap();
+                    assert!(offset > last, "in order");
+                    last = offset;
+                    offsets.push(offset);
+                }
+                writer.join().unwrap();
+                (number % 2, offsets)
+            })
+        })
+        .collect();
+    let mut all = [Vec::new(), Vec::new()];
+    for client in clients {
+        let (topic, offsets) = client.join().unwrap();
+        all[topic].extend(offsets);
+    }
+    for mut offsets in all {
+        offsets.sort_unstable();
+        assert_eq!(offsets, (1..=3 * MESSAGES).collect::<Vec<_>>(), "each number once");
+    }
+}
+
+#[test]
+fn a_publish_to_one_topic_too_many_is_refused_by_its_id() {
+    let server = TestServer::start(&Config { max_topics: 2, ..keeping(10) });
+    let mut client = Client::open(&server, "/ws?format=json");
+    for (number, topic) in ["a", "b", "c", "d"].iter().enumerate() {
+        command(&mut client, json!({"publish": topic, "data": "x", "id": number}));
+        let answer = next(&mut client);
+        assert_eq!(answer["id"], number);
+        assert_eq!(answer["error"]["code"].as_u64(), (number > 1).then_some(102), "{answer}");
+    }
+    assert!(client.close().is_empty(), "that hurts nothing else");
 }
 
 #[test]

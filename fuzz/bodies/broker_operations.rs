@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use stentor::broker::{
     encoding::{Encoder, Encoding, Stamp},
-    home::{Head, Homes, Limits, Published, Sender},
+    home::{Delivery, Head, Homes, Limits, Published, Sender},
     ids::{ConnectionId, Epoch, Key, Mark, Tick, WorkerId},
     lane::Lane,
     limits::{Gauge, Window},
@@ -185,7 +185,7 @@ impl World {
         let unit = if owned { Unit::Owned(copy) } else { Unit::Borrowed(&message.bytes) };
         let connection = ConnectionId { worker: id(home), generation: 0, slot: number };
         let sender = Sender::Connection(connection, len);
-        match self.homes[home].publish(&name(topic), unit, exclude, sender, self.now) {
+        match self.homes[home].publish(&name(topic), unit, Delivery::excluding(exclude), sender, self.now) {
             Published::Taken => {
                 assert!(nobody_waits, "nobody overtakes");
                 assert_ne!(room, Some(false), "taken beyond the window");

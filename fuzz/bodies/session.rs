@@ -97,7 +97,7 @@ impl Sink for Recorder {
         self.sent.extend(frame(message));
     }
 
-    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience) {
+    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience, _: Option<u32>) {
         self.assert_not_closed();
         self.published.push((topic.clone(), frame(message), to));
     }

@@ -77,6 +77,42 @@ pub enum Sender {
     Outside(usize),
 }
 
+/// What is asked for a message beside that it is published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Delivery {
+    /// Whose subscriptions must not get it.
+    pub exclude: Option<ConnectionId>,
+    /// Who wants to know the number that it gets.
+    pub receipt: Option<Receipt>,
+}
+
+impl Delivery {
+    /// To all, but the subscriptions of this connection, if there is one.
+    pub fn excluding(exclude: Option<ConnectionId>) -> Delivery {
+        Delivery { exclude, receipt: None }
+    }
+}
+
+/// Names a message to whoever has published it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Receipt {
+    /// Who has published it.
+    pub connection: ConnectionId,
+    /// The publisher's own number for it.
+    pub number: u32,
+}
+
+/// A message that was taken, and where it is now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Receipted {
+    /// Whose.
+    pub receipt: Receipt,
+    /// The topic's life.
+    pub epoch: Epoch,
+    /// The message's number in it.
+    pub offset: Offset,
+}
+
 /// What became of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Published {
@@ -190,6 +226,7 @@ pub struct Homes {
     /// Per worker: topics whose head in an encoding it has not been told.
     dirty: Vec<Vec<(Key, Encoding)>>,
     released: Vec<Sender>,
+    receipted: Vec<Receipted>,
     live: VecDeque<(Tick, Key)>,
     idle: VecDeque<(Tick, Key)>,
     /// Topics whose next message found the logs' bound reached.
@@ -217,6 +254,7 @@ impl Homes {
             free: Vec::new(),
             dirty: (0..workers).map(|_| Vec::new()).collect(),
             released: Vec::new(),
+            receipted: Vec::new(),
             live: VecDeque::new(),
             idle: VecDeque::new(),
             starved: VecDeque::new(),
@@ -265,19 +303,19 @@ impl Homes {
         &mut self,
         name: &TopicName,
         unit: Unit<'_>,
-        exclude: Option<ConnectionId>,
+        delivery: Delivery,
         sender: Sender,
         now: Tick,
     ) -> Published {
         let Ok(key) = self.find_or_create(name, now) else { return Published::TooManyTopics };
         let topic = self.slots[key.index as usize].topic.as_mut().expect("just found");
         if topic.held.is_none() && topic.has_room(unit.bytes().len(), self.limits.window) {
-            match self.append(key, &unit, exclude, now) {
+            match self.append(key, &unit, delivery, now) {
                 Ok(()) => return Published::Taken,
                 Err(LogFull) => self.starve(key),
             }
         }
-        let held = Held { unit: unit.into_owned(), exclude, sender };
+        let held = Held { unit: unit.into_owned(), delivery, sender };
         self.topic_mut(key).expect("just found").held.get_or_insert_default().push_back(held);
         Published::Held
     }
@@ -376,6 +414,16 @@ impl Homes {
     /// Senders whose held message was taken; the caller empties the list.
     pub fn released(&mut self) -> &mut Vec<Sender> {
         &mut self.released
+    }
+
+    /// Messages that were taken and whose publishers want to know; the caller empties the list.
+    pub fn receipted(&mut self) -> &mut Vec<Receipted> {
+        &mut self.receipted
+    }
+
+    /// Whether there are any.
+    pub fn has_receipts(&self) -> bool {
+        !self.receipted.is_empty()
     }
 
     /// What is due ten times a second: quiet topics let go of their segments, idle ones vanish, messages
@@ -517,19 +565,14 @@ impl Homes {
         Ok(key)
     }
 
-    fn append(
-        &mut self,
-        key: Key,
-        unit: &Unit<'_>,
-        exclude: Option<ConnectionId>,
-        now: Tick,
-    ) -> Result<(), LogFull> {
-        let Homes { slots, limits, dirty, live, aging, taken, encoder, scratch, time, .. } = self;
+    fn append(&mut self, key: Key, unit: &Unit<'_>, delivery: Delivery, now: Tick) -> Result<(), LogFull> {
+        let Homes { slots, limits, dirty, live, aging, receipted, taken, encoder, scratch, time, .. } = self;
         let (topic, time) = (slots[key.index as usize].topic.as_mut().expect("the caller found it"), *time);
         if !topic.keeps() {
             topic.canonical.log.pass();
             topic.active_at = now;
             *taken += 1;
+            receipted.extend(topic.receipted(delivery));
             return Ok(());
         }
         scratch.clear();
@@ -551,13 +594,16 @@ impl Homes {
         topic.active_at = now;
         *taken += 1;
         topic.write(unit, &units, scratch, time);
+        receipted.extend(topic.receipted(delivery));
         if !std::mem::replace(&mut topic.listed_live, true) {
             live.push_back((now, key));
         }
         if topic.history.is_some() && !std::mem::replace(&mut topic.listed_aging, true) {
             aging.push_back((now, key));
         }
-        topic.tell(exclude, len, &units, |worker, encoding| dirty[worker.index()].push((key, encoding)));
+        topic.tell(delivery.exclude, len, &units, |worker, encoding| {
+            dirty[worker.index()].push((key, encoding))
+        });
         scratch.shrink_to(SCRATCH_BYTES);
         Ok(())
     }
@@ -608,7 +654,7 @@ impl Homes {
                 topic.held.get_or_insert_default().push_front(first);
                 return;
             }
-            match self.append(key, &Unit::Owned(first.unit.clone()), first.exclude, now) {
+            match self.append(key, &Unit::Owned(first.unit.clone()), first.delivery, now) {
                 Ok(()) => self.released.push(first.sender),
                 Err(LogFull) => {
                     self.starve(key);

@@ -13,7 +13,7 @@ use foldhash::fast::FixedState;
 
 use crate::broker::{
     encoding::Encoding,
-    home::{Head, Replay, Start},
+    home::{Delivery, Head, Receipt, Receipted, Replay, Start},
     ids::{ConnectionId, Key, Mark},
     log::Unit,
     name::TopicName,
@@ -34,8 +34,10 @@ pub enum Control {
     Leave(TopicName, Key),
     /// To the worker: the lane's topic can't be created, there are too many.
     Refused(Key),
-    /// To the worker: this connection's message was dropped, for the same reason.
-    Dropped(ConnectionId),
+    /// To the worker: this connection's message was dropped, for the same reason. The receipt that it wanted.
+    Dropped(ConnectionId, Option<Receipt>),
+    /// To the worker: a message of one of its connections was taken.
+    Receipted(Receipted),
 }
 
 /// To a topic's home: what a subscription wants of the past.
@@ -87,8 +89,8 @@ pub struct Floor {
 pub struct Publish {
     /// The topic.
     pub topic: TopicName,
-    /// Whose subscription must not get it.
-    pub exclude: Option<ConnectionId>,
+    /// What is asked for it.
+    pub delivery: Delivery,
     /// Who published it.
     pub sender: ConnectionId,
     unit: Carried,
@@ -184,13 +186,7 @@ impl<S> Batch<S> {
     }
 
     /// A message for a topic whose home is the receiver.
-    pub fn publish(
-        &mut self,
-        topic: TopicName,
-        unit: Unit<'_>,
-        exclude: Option<ConnectionId>,
-        sender: ConnectionId,
-    ) {
+    pub fn publish(&mut self, topic: TopicName, unit: Unit<'_>, delivery: Delivery, sender: ConnectionId) {
         let unit = match unit {
             Unit::Owned(bytes) => Carried::Owned(bytes),
             Unit::Borrowed(bytes) => {
@@ -199,7 +195,7 @@ impl<S> Batch<S> {
                 Carried::Copied { start, len: bytes.len() }
             }
         };
-        self.requests.push(Publish { topic, exclude, sender, unit });
+        self.requests.push(Publish { topic, delivery, sender, unit });
     }
 
     /// The messages, in order, with their bytes.

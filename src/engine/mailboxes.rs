@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use crate::{
         broker::{
-            home::Head,
+            home::{Delivery, Head},
             ids::{ConnectionId, Epoch, Key, Mark, Offset, Position},
             log::Unit,
             name::TopicName,
@@ -280,7 +280,7 @@ mod tests {
         let post = post(&Arc::default());
         let mut out = Outbox::<()>::new(100);
         for text in ["one", "two", "three"] {
-            out.publish(&topic(), Unit::Borrowed(text.as_bytes()), None, sender(1));
+            out.publish(&topic(), Unit::Borrowed(text.as_bytes()), Delivery::default(), sender(1));
             post.put(A, B, &mut out.batch, Patience::Later);
             assert!(out.batch.is_empty());
         }
@@ -311,8 +311,8 @@ mod tests {
     #[test]
     fn without_credit_requests_wait_and_come_later_in_order() {
         let mut out = Outbox::<()>::new(2);
-        let outcomes =
-            [1, 2, 3, 4].map(|n| out.publish(&topic(), Unit::Borrowed(&[n]), None, sender(n.into())));
+        let outcomes = [1, 2, 3, 4]
+            .map(|n| out.publish(&topic(), Unit::Borrowed(&[n]), Delivery::default(), sender(n.into())));
         assert_eq!(outcomes, [Requested::Taken, Requested::Taken, Requested::Held, Requested::Held]);
         out.batch.clear();
         let mut released = Vec::new();
@@ -327,8 +327,14 @@ mod tests {
     fn one_message_of_any_size_may_go() {
         let mut out = Outbox::<()>::new(100);
         let large = Bytes::from(vec![0; 2 * MAIL_BYTES_MAX]);
-        assert_eq!(out.publish(&topic(), Unit::Owned(large), None, sender(0)), Requested::Taken);
-        assert_eq!(out.publish(&topic(), Unit::Borrowed(b"x"), None, sender(0)), Requested::Held);
+        assert_eq!(
+            out.publish(&topic(), Unit::Owned(large), Delivery::default(), sender(0)),
+            Requested::Taken
+        );
+        assert_eq!(
+            out.publish(&topic(), Unit::Borrowed(b"x"), Delivery::default(), sender(0)),
+            Requested::Held
+        );
     }
 
     #[test]

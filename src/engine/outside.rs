@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     broker::{
-        home::{Published, Sender, home_of},
+        home::{Delivery, Published, Sender, home_of},
         ids::{ConnectionId, WorkerId},
         log::Unit,
         name::TopicName,
@@ -327,7 +327,7 @@ impl<D: Driver> Worker<D> {
 
     fn publish_ordered(&mut self, topic: &TopicName, frame: &Bytes) -> Progress {
         let sender = Sender::Outside(frame.len());
-        match self.homes.publish(topic, Unit::Owned(frame.clone()), None, sender, self.now) {
+        match self.homes.publish(topic, Unit::Owned(frame.clone()), Delivery::default(), sender, self.now) {
             Published::Taken => Progress::Done,
             Published::Held => {
                 self.stats().messages_held.add(1);

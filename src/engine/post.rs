@@ -50,7 +50,8 @@ impl<D: Driver> Worker<D> {
                     self.outboxes[from.index()].batch.recovered.push(Recovered { asker, replay });
                 }
                 Control::Refused(lane) => self.lane_refused(lane),
-                Control::Dropped(sender) => self.errors.push((sender, crate::session::Error::TooManyTopics)),
+                Control::Dropped(sender, receipt) => self.dropped(sender, receipt),
+                Control::Receipted(receipted) => self.receipted(receipted),
             }
         }
         for floor in mail.floors.drain(..) {
@@ -65,11 +66,12 @@ impl<D: Driver> Worker<D> {
         for (publish, unit) in mail.requests() {
             let bytes = unit.bytes().len();
             let sender = Sender::Worker(from, bytes);
-            match self.homes.publish(&publish.topic, unit, publish.exclude, sender, self.now) {
+            match self.homes.publish(&publish.topic, unit, publish.delivery, sender, self.now) {
                 Published::Held => continue,
                 Published::Taken => {}
                 Published::TooManyTopics => {
-                    self.outboxes[from.index()].batch.control.push(Control::Dropped(publish.sender));
+                    let dropped = Control::Dropped(publish.sender, publish.delivery.receipt);
+                    self.outboxes[from.index()].batch.control.push(dropped);
                 }
             }
             self.give_credit(from, bytes);
@@ -84,6 +86,7 @@ impl<D: Driver> Worker<D> {
         self.post_floors();
         self.let_go_held();
         self.post_heads();
+        self.post_receipts();
         for recovered in std::mem::take(&mut self.recovered) {
             self.recovered(recovered);
         }

@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     broker::{
-        home::{self, Homes, mostly_unused},
+        home::{self, Homes, Receipt, mostly_unused},
         ids::{ConnectionId, Key, Tick, UnixTime, WorkerId},
     },
     session::Error,
@@ -96,6 +96,8 @@ pub struct Worker<D: Driver> {
     pub(super) recovered: Vec<Recovered>,
     /// What sessions must be told.
     pub(super) errors: Vec<(ConnectionId, Error)>,
+    /// Messages that were dropped and whose publishers want to know.
+    pub(super) failed: Vec<Receipt>,
     pub(super) in_flight: Vec<InFlight>,
     /// Connections whose own queues were begun to be sent, and how many bytes of each.
     pub(super) flushing: Vec<(u32, usize)>,
@@ -155,6 +157,7 @@ impl<D: Driver> Worker<D> {
             refused: Vec::new(),
             recovered: Vec::new(),
             errors: Vec::new(),
+            failed: Vec::new(),
             in_flight: Vec::new(),
             flushing: Vec::new(),
             outcomes: Vec::new(),
@@ -292,6 +295,8 @@ impl<D: Driver> Worker<D> {
             || !self.refused.is_empty()
             || !self.errors.is_empty()
             || !self.recovered.is_empty()
+            || !self.failed.is_empty()
+            || self.homes.has_receipts()
             || (self.acceptable && self.now >= self.accept_after)
             || self.orders.wait()
             || self.shared.post.waits(self.id)

@@ -4,11 +4,13 @@
 //! `docs/dialects.md` has what goes over the wire. A command that can't be carried out gets an error, and hurts nothing
 //! else.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+use serde_json::value::RawValue;
 
 use super::{
-    Audience, CloseCode, Context, Error, Failure, Handshake, Kind, Message, Refusal, Session, Start,
-    Subscribed, TopicName, binary,
+    Audience, CloseCode, Context, Epoch, Error, Failure, Handshake, Kind, Message, Offset, Refusal, Session,
+    Start, Subscribed, TopicName, binary,
     dialect::{Command, Content, Encoding, ErrorCode, Notice, Since},
     raw::Mode,
     text,
@@ -23,12 +25,23 @@ pub struct Json {
     audience: Audience,
     topics_max: usize,
     subscribed: HashSet<TopicName>,
+    /// Publishes that the client has named and that are not answered yet, by the number of their receipt.
+    publishes: HashMap<u32, (TopicName, Box<RawValue>)>,
+    receipts: u32,
 }
 
 impl Json {
     /// A connection that subscribes to these topics at once, and to at most `topics_max` at a time.
     pub fn new(asked: Vec<(TopicName, Start)>, mode: Mode, audience: Audience, topics_max: usize) -> Json {
-        Json { asked, mode, audience, topics_max, subscribed: HashSet::new() }
+        Json {
+            asked,
+            mode,
+            audience,
+            topics_max,
+            subscribed: HashSet::new(),
+            publishes: HashMap::new(),
+            receipts: 0,
+        }
     }
 
     fn subscribe(
@@ -55,10 +68,11 @@ impl Json {
     }
 
     fn publish(
-        &self,
+        &mut self,
         context: &mut Context<'_>,
-        topic: &TopicName,
+        topic: TopicName,
         content: &Content<'_>,
+        id: Option<&RawValue>,
     ) -> Result<(), Problem> {
         if self.mode == Mode::Subscribe {
             return Err((ErrorCode::PermissionDenied, "this connection may only subscribe"));
@@ -67,7 +81,13 @@ impl Json {
             Content::Text(characters) => text(characters),
             Content::Binary(bytes) => binary(bytes),
         };
-        context.publish(topic, message, self.audience);
+        let Some(id) = id else {
+            context.publish(&topic, message, self.audience);
+            return Ok(());
+        };
+        self.receipts = self.receipts.wrapping_add(1);
+        context.publish_with_receipt(&topic, message, self.audience, self.receipts);
+        self.publishes.insert(self.receipts, (topic, id.to_owned()));
         Ok(())
     }
 
@@ -86,15 +106,8 @@ impl Json {
                 context.send(Notice::Unsubscribed { topic: topic.as_str() }.message());
             }
             Command::Publish { topic, content, id } => {
-                let published = self.publish(context, &topic, &content);
-                match (published, id) {
-                    (Ok(()), Some(id)) => {
-                        context.send(Notice::Published { topic: topic.as_str(), at: None, id }.message());
-                    }
-                    (Ok(()), None) => {}
-                    (Err((code, message)), id) => {
-                        context.send(Notice::Error { code, message, topic: None, id }.message());
-                    }
+                if let Err((code, message)) = self.publish(context, topic, &content, id) {
+                    context.send(Notice::Error { code, message, topic: None, id }.message());
                 }
             }
             Command::Ping { value } => context.send(Notice::Pong { value }.message()),
@@ -129,6 +142,27 @@ impl Session for Json {
         let Subscribed { topic, epoch, offset, recovered } = subscribed;
         let from = Since { epoch: *epoch, offset: *offset };
         context.send(Notice::Subscribed { topic: topic.as_str(), from, recovered: *recovered }.message());
+        Ok(())
+    }
+
+    fn published(
+        &mut self,
+        context: &mut Context<'_>,
+        number: u32,
+        outcome: Result<(Epoch, Offset), Error>,
+    ) -> Result<(), Failure> {
+        let Some((topic, id)) = self.publishes.remove(&number) else { return Ok(()) };
+        let (topic, id) = (topic.as_str(), &*id);
+        let notice = match outcome {
+            Ok((epoch, offset)) => Notice::Published { topic, at: Since { epoch, offset }, id },
+            Err(_) => Notice::Error {
+                code: ErrorCode::UnknownTopic,
+                message: "the topic can't be created: --max-topics is reached",
+                topic: None,
+                id: Some(id),
+            },
+        };
+        context.send(notice.message());
         Ok(())
     }
 

@@ -104,6 +104,21 @@ pub trait Session {
         Ok(())
     }
 
+    /// A message that was published with [`Context::publish_with_receipt`] is in its topic, under this offset, or was
+    /// dropped. Those of one topic come in the order in which they were published.
+    ///
+    /// # Errors
+    /// Closes the connection with 1011.
+    fn published(
+        &mut self,
+        context: &mut Context<'_>,
+        number: u32,
+        outcome: Result<(Epoch, Offset), Error>,
+    ) -> Result<(), Failure> {
+        let _ = (context, number, outcome);
+        Ok(())
+    }
+
     /// A complete message came.
     ///
     /// # Errors
@@ -225,7 +240,7 @@ pub trait Sink {
     /// See [`Context::send`].
     fn send(&mut self, message: Message<'_>);
     /// See [`Context::publish`].
-    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience);
+    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience, receipt: Option<u32>);
     /// See [`Context::subscribe`].
     fn subscribe(&mut self, topic: &TopicName) -> TopicName;
     /// See [`Context::subscribe_from`].
@@ -277,7 +292,18 @@ impl<'a> Context<'a> {
     /// message waits and this connection is not read until it was taken: nothing is dropped. A topic that
     /// can't be created is reported through [`Session::error`].
     pub fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience) {
-        self.sink.publish(topic, message, to);
+        self.sink.publish(topic, message, to, None);
+    }
+
+    /// The same, and [`Session::published`] is told by `number` once the topic has the message, or can't be created.
+    pub fn publish_with_receipt(
+        &mut self,
+        topic: &TopicName,
+        message: Message<'_>,
+        to: Audience,
+        number: u32,
+    ) {
+        self.sink.publish(topic, message, to, Some(number));
     }
 
     /// Subscribes this connection to a topic, from the next message on. A second subscription to the same

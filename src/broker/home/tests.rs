@@ -64,7 +64,13 @@ fn name(text: &str) -> TopicName {
 }
 
 fn publish(homes: &mut Homes, text: &[u8], at: u32) -> Published {
-    homes.publish(&name("t"), Unit::Borrowed(text), None, Sender::Connection(connection(9), 0), Tick(at))
+    homes.publish(
+        &name("t"),
+        Unit::Borrowed(text),
+        Delivery::default(),
+        Sender::Connection(connection(9), 0),
+        Tick(at),
+    )
 }
 
 fn news(homes: &mut Homes, worker: WorkerId) -> Head {
@@ -155,7 +161,13 @@ fn an_excluded_connection_is_told_to_its_worker_alone_and_ranges_merge() {
     for (text, exclude) in [("ab", Some(3)), ("cd", Some(3)), ("ef", None), ("gh", Some(3))] {
         let exclude = exclude.map(connection);
         let sender = Sender::Connection(connection(3), 0);
-        homes.publish(&name("t"), Unit::Borrowed(text.as_bytes()), exclude, sender, Tick(0));
+        homes.publish(
+            &name("t"),
+            Unit::Borrowed(text.as_bytes()),
+            Delivery::excluding(exclude),
+            sender,
+            Tick(0),
+        );
     }
     let at = |n| Position(Position::START.0 + n);
     let except =
@@ -169,7 +181,7 @@ fn topics_are_bounded_and_vanish_when_idle() {
     let mut homes = homes(1000, 100, 2);
     let sender = Sender::Connection(connection(0), 0);
     let to = |homes: &mut Homes, topic: &str, at| {
-        homes.publish(&name(topic), Unit::Borrowed(b"x"), None, sender, Tick(at))
+        homes.publish(&name(topic), Unit::Borrowed(b"x"), Delivery::default(), sender, Tick(at))
     };
     assert_eq!(to(&mut homes, "a", 0), Published::Taken);
     assert_eq!(to(&mut homes, "b", 0), Published::Taken);
@@ -246,7 +258,7 @@ fn topics_that_have_gone_leave_no_memory_and_their_names_find_nobody() {
     let mut homes = homes(1000, 100, TOPICS as usize);
     let create = |homes: &mut Homes, i: u32, at: u32| {
         let sender = Sender::Connection(connection(9), 0);
-        homes.publish(&name(&format!("t/{i}")), Unit::Borrowed(b"x"), None, sender, Tick(at));
+        homes.publish(&name(&format!("t/{i}")), Unit::Borrowed(b"x"), Delivery::default(), sender, Tick(at));
         homes.find_or_create(&name(&format!("t/{i}")), Tick(at)).unwrap()
     };
     let old: Vec<Key> = (0..TOPICS).map(|i| create(&mut homes, i, 0)).collect();
@@ -319,7 +331,13 @@ fn each_encoding_that_is_read_has_all_messages_in_one_order() {
     homes.join(&name("t"), RAW, THERE, LANE, Tick(0)).unwrap();
     publish(&mut homes, b"b", 0);
     let sender = Sender::Connection(connection(3), 0);
-    homes.publish(&name("t"), Unit::Borrowed(b"c"), Some(connection(3)), sender, Tick(0));
+    homes.publish(
+        &name("t"),
+        Unit::Borrowed(b"c"),
+        Delivery::excluding(Some(connection(3))),
+        sender,
+        Tick(0),
+    );
     let mut heads: Vec<Head> = (0..2).map(|_| news(&mut homes, HERE)).collect();
     heads.sort_by_key(|head| head.lane.index);
     let read = |head: &Head| {
@@ -405,7 +423,7 @@ fn without_a_history_only_who_has_missed_nothing_recovers() {
             .recovered
     );
     let sender = Sender::Connection(connection(0), 0);
-    homes.publish(&name("none"), Unit::Borrowed(b"x"), None, sender, Tick(0));
+    homes.publish(&name("none"), Unit::Borrowed(b"x"), Delivery::default(), sender, Tick(0));
     assert!(
         !replayed(&mut homes, "none", JSON, Start::Behind { epoch: epoch, offset: Offset(0), or_newest: 2 })
             .0

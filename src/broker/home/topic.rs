@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ops::Range};
 
 use bytes::Bytes;
 
-use super::{Except, Head, Sender, history::History};
+use super::{Delivery, Except, Head, Receipted, Sender, history::History};
 use crate::broker::{
     encoding::{Encoder, Encoding, Stamp},
     ids::{ConnectionId, Epoch, Key, Mark, Offset, Tick, UnixTime, WorkerId},
@@ -30,7 +30,7 @@ pub(super) struct Interest {
 
 pub(super) struct Held {
     pub(super) unit: Bytes,
-    pub(super) exclude: Option<ConnectionId>,
+    pub(super) delivery: Delivery,
     pub(super) sender: Sender,
 }
 
@@ -273,6 +273,11 @@ impl Topic {
         for (other, unit) in self.others.iter_mut().zip(units) {
             other.log.write(&Unit::Borrowed(&scratch[unit.clone()]), time);
         }
+    }
+
+    /// What the publisher of the last message wants to know.
+    pub(super) fn receipted(&self, delivery: Delivery) -> Option<Receipted> {
+        delivery.receipt.map(|receipt| Receipted { receipt, epoch: self.epoch, offset: self.last() })
     }
 
     /// Tells the readers of what was written last, `len` bytes in the canonical encoding: each that has something new goes to

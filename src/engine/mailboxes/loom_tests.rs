@@ -15,7 +15,7 @@ use loom::{model::Builder, sync::Notify, thread};
 
 use super::*;
 use crate::broker::{
-    home::Head,
+    home::{Delivery, Head},
     ids::{ConnectionId, Epoch, Key, Mark, Offset, Position},
     log::Unit,
     name::TopicName,
@@ -83,7 +83,7 @@ impl World {
 
 fn write(mail: &mut Batch<()>, number: u8) {
     let sender = ConnectionId { worker: A, generation: 0, slot: 0 };
-    mail.publish(TopicName::parse("t").unwrap(), Unit::Borrowed(&[number]), None, sender);
+    mail.publish(TopicName::parse("t").unwrap(), Unit::Borrowed(&[number]), Delivery::default(), sender);
 }
 
 fn letter(number: u8) -> Batch<()> {
@@ -302,6 +302,7 @@ fn the_newest_head_arrives_last() {
             lane: key,
             topic: key,
             epoch: Epoch(1),
+            from: Mark::START,
             head: Mark { position: Position::START, offset: Offset(offset) },
             extents: smallvec::SmallVec::new(),
             excepts: Vec::new(),

@@ -37,8 +37,8 @@ pub enum Notice<'a> {
     Published {
         /// The topic.
         topic: &'a str,
-        /// Which number the message got, where that is known.
-        at: Option<Since>,
+        /// Which number the message got.
+        at: Since,
         /// What the client called it.
         id: &'a RawValue,
     },
@@ -126,9 +126,7 @@ impl Notice<'_> {
             }
             Notice::Published { topic, at, id } => {
                 write_string(topic, out);
-                if let Some(at) = at {
-                    write_since(at, out);
-                }
+                write_since(at, out);
                 write_id(id, out);
             }
             Notice::Pong { value } => write_raw(value, out),
