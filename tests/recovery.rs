@@ -29,7 +29,7 @@ fn next(client: &mut Client) -> Value {
     serde_json::from_str(&client.text()).expect("JSON")
 }
 
-fn command(client: &mut Client, command: Value) {
+fn command(client: &mut Client, command: &Value) {
     client.send_text(&command.to_string());
 }
 
@@ -236,35 +236,35 @@ fn commands_subscribe_publish_and_unsubscribe() {
     begun.sort_unstable();
     assert_eq!(begun, [false, false]);
 
-    command(&mut client, json!({"publish": "b", "data": {"text": "hi"}, "id": 7}));
+    command(&mut client, &json!({"publish": "b", "data": {"text": "hi"}, "id": 7}));
     let mut seen = [next(&mut client), next(&mut client)];
     seen.sort_by_key(|value| value.get("published").is_none());
     assert_eq!((&seen[1]["topic"], &seen[1]["data"]), (&json!("b"), &json!({"text": "hi"})));
     assert_eq!(seen[0], json!({"published": "b", "epoch": seen[1]["epoch"], "offset": 1, "id": 7}));
-    command(&mut client, json!({"publish": "kept/c", "b64": "AAEC"}));
-    command(&mut client, json!({"subscribe": "kept/c", "history": 5}));
+    command(&mut client, &json!({"publish": "kept/c", "b64": "AAEC"}));
+    command(&mut client, &json!({"subscribe": "kept/c", "history": 5}));
     assert_eq!(subscribed(&mut client, "kept/c").1, 0);
     assert_eq!(next(&mut client)["b64"], "AAEC");
 
-    let refused = |client: &mut Client, asked: Value| {
+    let refused = |client: &mut Client, asked: &Value| {
         command(client, asked);
         let error = next(client);
         (error["error"]["code"].as_u64().expect("a code"), error["topic"].clone())
     };
-    assert_eq!(refused(&mut client, json!({"subscribe": "b"})), (105, json!("b")));
-    assert_eq!(refused(&mut client, json!({"subscribe": "d"})), (106, json!("d")));
-    assert_eq!(refused(&mut client, json!({"subscribe": 5})).0, 107);
-    assert_eq!(refused(&mut client, json!({"dance": "b"})).0, 107);
+    assert_eq!(refused(&mut client, &json!({"subscribe": "b"})), (105, json!("b")));
+    assert_eq!(refused(&mut client, &json!({"subscribe": "d"})), (106, json!("d")));
+    assert_eq!(refused(&mut client, &json!({"subscribe": 5})).0, 107);
+    assert_eq!(refused(&mut client, &json!({"dance": "b"})).0, 107);
     client.send_frame(BINARY, br#"{"ping":1}"#);
     assert_eq!(next(&mut client)["error"]["code"], 107);
-    command(&mut client, json!({"unsubscribe": "b"}));
+    command(&mut client, &json!({"unsubscribe": "b"}));
     assert_eq!(next(&mut client), json!({"unsubscribed": "b"}));
-    command(&mut client, json!({"unsubscribe": "nothing"}));
+    command(&mut client, &json!({"unsubscribe": "nothing"}));
     assert_eq!(next(&mut client), json!({"unsubscribed": "nothing"}));
     publish(&server, "b", 0..1);
-    command(&mut client, json!({"ping": [1]}));
+    command(&mut client, &json!({"ping": [1]}));
     assert_eq!(next(&mut client), json!({"pong": [1]}), "and nothing of b");
-    command(&mut client, json!({"subscribe": "d"}));
+    command(&mut client, &json!({"subscribe": "d"}));
     subscribed(&mut client, "d");
     assert!(client.close().is_empty(), "none of that was a reason to close");
 }
@@ -322,7 +322,7 @@ fn a_publish_to_one_topic_too_many_is_refused_by_its_id() {
     let server = TestServer::start(&Config { max_topics: 2, ..keeping(10) });
     let mut client = Client::open(&server, "/ws?format=json");
     for (number, topic) in ["a", "b", "c", "d"].iter().enumerate() {
-        command(&mut client, json!({"publish": topic, "data": "x", "id": number}));
+        command(&mut client, &json!({"publish": topic, "data": "x", "id": number}));
         let answer = next(&mut client);
         assert_eq!(answer["id"], number);
         assert_eq!(answer["error"]["code"].as_u64(), (number > 1).then_some(102), "{answer}");
@@ -334,14 +334,14 @@ fn a_publish_to_one_topic_too_many_is_refused_by_its_id() {
 fn who_may_only_do_one_thing_does_no_other() {
     let server = TestServer::start(&keeping(10));
     let mut publisher = Client::open(&server, "/ws?format=json&mode=pub");
-    command(&mut publisher, json!({"subscribe": "a"}));
+    command(&mut publisher, &json!({"subscribe": "a"}));
     assert_eq!(next(&mut publisher)["error"]["code"], 103);
     let mut reader = Client::open(&server, "/ws/kept/a?format=json&mode=sub");
     subscribed(&mut reader, "kept/a");
-    command(&mut reader, json!({"publish": "kept/a", "data": 1, "id": "x"}));
+    command(&mut reader, &json!({"publish": "kept/a", "data": 1, "id": "x"}));
     let error = next(&mut reader);
     assert_eq!((&error["error"]["code"], &error["id"]), (&json!(103), &json!("x")));
-    command(&mut publisher, json!({"publish": "kept/a", "data": 1}));
+    command(&mut publisher, &json!({"publish": "kept/a", "data": 1}));
     assert_eq!(next(&mut reader)["data"], "1");
 }
 

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use stentor::{
     broker::{
-        ids::{Mark, Position, Tick},
+        ids::{Mark, Position, Tick, UnixTime},
         lane::{Entry, Lane},
         limits::Gauge,
         log::{Log, Unit},

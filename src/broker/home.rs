@@ -602,7 +602,7 @@ impl Homes {
             aging.push_back((now, key));
         }
         topic.tell(delivery.exclude, len, &units, |worker, encoding| {
-            dirty[worker.index()].push((key, encoding))
+            dirty[worker.index()].push((key, encoding));
         });
         scratch.shrink_to(SCRATCH_BYTES);
         Ok(())
@@ -615,10 +615,11 @@ impl Homes {
         let is_short = |starved: bool| starved || logs.used() >= logs.max() / 16 * 15;
         for _ in 0..self.aging.len() {
             let is_short = is_short(!self.starved.is_empty());
-            let Some((_, key)) = self.aging.pop_front_if(|(since, _)| is_short || now.since(*since) >= AGING)
-            else {
+            let Some(&(since, key)) = self.aging.front() else { break };
+            if !is_short && now.since(since) < AGING {
                 break;
-            };
+            }
+            self.aging.pop_front();
             let Some(topic) = self.topic_mut(key) else { continue };
             let Some(history) = &mut topic.history else { continue };
             history.expire(time);

@@ -235,21 +235,15 @@ impl<D: Driver> Worker<D> {
             Route::Refuse(refusal) => self.refuse(slot, refusal, Some(request)),
             Route::Upgrade { session, response, subprotocol } => {
                 let handshake = Handshake { request, address, subprotocol: subprotocol.as_deref() };
-                self.open(slot, session, response, &handshake);
+                self.open(slot, session, &response, &handshake);
             }
         }
     }
 
-    fn open(
-        &mut self,
-        slot: u32,
-        mut session: Box<dyn Session>,
-        response: Vec<u8>,
-        handshake: &Handshake<'_>,
-    ) {
+    fn open(&mut self, slot: u32, mut session: Box<dyn Session>, response: &[u8], handshake: &Handshake<'_>) {
         self.connections.hot(slot).phase = Phase::Opening;
         // What the session sends while it opens goes behind the response.
-        self.connections.extra(slot).response.push(&response);
+        self.connections.extra(slot).response.push(response);
         let mut commands = self.commands(slot);
         let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             session.open(&mut Context::new(&mut commands), handshake)

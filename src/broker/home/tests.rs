@@ -418,14 +418,14 @@ fn without_a_history_only_who_has_missed_nothing_recovers() {
     homes.join(&name("none"), JSON, HERE, LANE, Tick(0)).unwrap();
     let epoch = replayed(&mut homes, "none", JSON, Start::Head).0.epoch;
     assert!(
-        replayed(&mut homes, "none", JSON, Start::Behind { epoch: epoch, offset: Offset(0), or_newest: 2 })
+        replayed(&mut homes, "none", JSON, Start::Behind { epoch, offset: Offset(0), or_newest: 2 })
             .0
             .recovered
     );
     let sender = Sender::Connection(connection(0), 0);
     homes.publish(&name("none"), Unit::Borrowed(b"x"), Delivery::default(), sender, Tick(0));
     assert!(
-        !replayed(&mut homes, "none", JSON, Start::Behind { epoch: epoch, offset: Offset(0), or_newest: 2 })
+        !replayed(&mut homes, "none", JSON, Start::Behind { epoch, offset: Offset(0), or_newest: 2 })
             .0
             .recovered
     );
@@ -447,14 +447,12 @@ fn a_topic_that_comes_back_goes_on_with_its_numbers() {
     assert_eq!(homes.limits.logs.used(), 0);
     homes.join(&name("t"), JSON, HERE, LANE, Tick(2000)).unwrap();
     assert!(
-        replayed(&mut homes, "t", JSON, Start::Behind { epoch: epoch, offset: Offset(1), or_newest: 2 })
-            .0
-            .recovered,
+        replayed(&mut homes, "t", JSON, Start::Behind { epoch, offset: Offset(1), or_newest: 2 }).0.recovered,
         "nothing was missed"
     );
     publish(&mut homes, b"y", 2000);
     let (replay, text) =
-        replayed(&mut homes, "t", JSON, Start::Behind { epoch: epoch, offset: Offset(1), or_newest: 2 });
+        replayed(&mut homes, "t", JSON, Start::Behind { epoch, offset: Offset(1), or_newest: 2 });
     assert_eq!((replay.recovered, &*text), (true, "<t 2 yy>"));
 }
 
