@@ -10,7 +10,7 @@ use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 
 use bytes::BytesMut;
 use stentor::{
-    broker::ids::WorkerId,
+    broker::{encoding, ids::WorkerId},
     config::{Anonymous, Config},
     protocol::{
         http::{HeadLimits, Method, Request, Response, Version, parse_request},
@@ -20,8 +20,8 @@ use stentor::{
         },
     },
     session::{
-        Audience, Close, ConnectionId, Context, Encoding, Error, Handshake, Message, Route, Router, Session,
-        Sink, Start, State, TopicName, routes::Routes,
+        Audience, Close, ConnectionId, Context, Error, Handshake, Message, Route, Router, Session, Sink,
+        Start, State, TopicName, routes::Routes,
     },
 };
 
@@ -108,7 +108,7 @@ impl Sink for Recorder {
         topic.clone()
     }
 
-    fn subscribe_from(&mut self, topic: &TopicName, _: Encoding, _: Start) -> TopicName {
+    fn subscribe_from(&mut self, topic: &TopicName, _: encoding::Encoding, _: Start) -> TopicName {
         self.subscribe(topic)
     }
 

@@ -191,6 +191,15 @@ pub struct Replay {
     pub runs: Vec<Bytes>,
 }
 
+/// Why a message is not taken now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum NotYet {
+    /// A log that is read is as far ahead as it may be.
+    Window,
+    /// All logs together are at their bound.
+    LogFull,
+}
+
 struct Slot {
     generation: u32,
     topic: Option<Topic>,
@@ -312,7 +321,8 @@ impl Homes {
         if topic.held.is_none() && topic.has_room(unit.bytes().len(), self.limits.window) {
             match self.append(key, &unit, delivery, now) {
                 Ok(()) => return Published::Taken,
-                Err(LogFull) => self.starve(key),
+                Err(NotYet::LogFull) => self.starve(key),
+                Err(NotYet::Window) => {}
             }
         }
         let held = Held { unit: unit.into_owned(), delivery, sender };
@@ -490,7 +500,9 @@ impl Homes {
                 return Err(format!("{name} is {bytes} bytes, {messages} messages ahead of its floor"));
             }
             let first = topic.held.as_ref().map(|held| held.front().map_or(0, |held| held.unit.len()));
-            if first.is_some_and(|first| topic.has_room(first, window)) && !topic.listed_starved {
+            let has_room =
+                first.is_some_and(|first| topic.has_room(first, window)) && topic.is_canonical_only();
+            if has_room && !topic.listed_starved {
                 return Err(format!("{name} has room, and holds messages back"));
             }
         }
@@ -523,7 +535,7 @@ impl Homes {
         } else if now.since(topic.active_at) >= idle && topic.held.is_none() {
             let name = topic.name.clone();
             let stone = Stone { epoch: topic.epoch, last: topic.last() };
-            if topic.history.is_some() {
+            if topic.history.is_some() && stone.last > Mark::START.offset {
                 self.stones.lay(name.clone(), stone, now);
             }
             self.names.remove(&name);
@@ -565,7 +577,7 @@ impl Homes {
         Ok(key)
     }
 
-    fn append(&mut self, key: Key, unit: &Unit<'_>, delivery: Delivery, now: Tick) -> Result<(), LogFull> {
+    fn append(&mut self, key: Key, unit: &Unit<'_>, delivery: Delivery, now: Tick) -> Result<(), NotYet> {
         let Homes { slots, limits, dirty, live, aging, receipted, taken, encoder, scratch, time, .. } = self;
         let (topic, time) = (slots[key.index as usize].topic.as_mut().expect("the caller found it"), *time);
         if !topic.keeps() {
@@ -577,6 +589,9 @@ impl Homes {
         }
         scratch.clear();
         let units = topic.encode(unit.bytes(), time, &**encoder, scratch);
+        if !topic.others_have_room(&units, limits.window) {
+            return Err(NotYet::Window);
+        }
         let len = unit.bytes().len();
         let mut room = topic.reserve(len, &units, now, time, &limits.logs);
         while room.is_err() && topic.history.as_mut().is_some_and(|history| history.shrink()) {
@@ -585,10 +600,10 @@ impl Homes {
         if room.is_err() {
             // Its own segments may be in the way: the workers have their references to what they still need.
             if !topic.is_live() || topic.interests.iter().any(|interest| interest.dirty) {
-                return Err(LogFull);
+                return Err(NotYet::LogFull);
             }
             topic.release();
-            topic.reserve(len, &units, now, time, &limits.logs)?;
+            topic.reserve(len, &units, now, time, &limits.logs).map_err(|LogFull| NotYet::LogFull)?;
         }
         // Not before: a topic that finds the logs full must become quiet, and let go of what it has.
         topic.active_at = now;
@@ -612,18 +627,21 @@ impl Homes {
     fn forget(&mut self, now: Tick) {
         let time = self.time;
         let logs = Arc::clone(&self.limits.logs);
-        let is_short = |starved: bool| starved || logs.used() >= logs.max() / 16 * 15;
+        let is_full = || logs.used() >= logs.max() / 8 * 7;
+        // Whose message is longer than what is left waits even where the logs are not nearly full.
+        let mut starved = !self.starved.is_empty();
         for _ in 0..self.aging.len() {
-            let is_short = is_short(!self.starved.is_empty());
             let Some(&(since, key)) = self.aging.front() else { break };
-            if !is_short && now.since(since) < AGING {
+            if !starved && !is_full() && now.since(since) < AGING {
                 break;
             }
             self.aging.pop_front();
             let Some(topic) = self.topic_mut(key) else { continue };
             let Some(history) = &mut topic.history else { continue };
             history.expire(time);
-            while is_short && history.shrink() && logs.used() >= logs.max() / 8 * 7 {}
+            while (starved || is_full()) && history.shrink() {
+                starved = false;
+            }
             if history.is_empty() {
                 topic.listed_aging = false;
             } else {
@@ -657,8 +675,10 @@ impl Homes {
             }
             match self.append(key, &Unit::Owned(first.unit.clone()), first.delivery, now) {
                 Ok(()) => self.released.push(first.sender),
-                Err(LogFull) => {
-                    self.starve(key);
+                Err(why) => {
+                    if why == NotYet::LogFull {
+                        self.starve(key);
+                    }
                     let topic = self.topic_mut(key).expect("still there");
                     topic.held.get_or_insert_default().push_front(first);
                     return;

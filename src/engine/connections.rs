@@ -150,6 +150,8 @@ pub struct Extra {
     pub held: u32,
     /// Subscriptions whose place is not known yet.
     pub pending: u32,
+    /// Questions for some of the past that are not answered yet.
+    pub asked: u32,
     /// The 101 response that waits for those, and what comes behind it.
     pub response: Outgoing,
     /// When the session's timer comes.
@@ -164,6 +166,7 @@ impl Extra {
             && self.unread.is_empty()
             && self.held == 0
             && self.pending == 0
+            && self.asked == 0
             && self.response.is_empty()
             && self.timer.is_none()
             && self.farewell.is_none()
@@ -290,7 +293,12 @@ impl Connections {
         self.warm[slot as usize].extra.get_or_insert_default()
     }
 
-    /// Bytes that wait for this connection alone.
+    /// The same without what others are sent as well.
+    pub fn own_len(&self, slot: u32) -> usize {
+        self.hot[slot as usize].outgoing.as_ref().map_or(0, |outgoing| outgoing.own_len())
+    }
+
+    /// Bytes that wait for this connection outside of logs.
     pub fn outgoing_len(&self, slot: u32) -> usize {
         self.hot[slot as usize].outgoing.as_ref().map_or(0, |outgoing| outgoing.len())
     }

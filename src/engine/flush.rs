@@ -78,7 +78,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn sends_in_vain(&self, slot: u32) -> bool {
         let settings = &self.shared.settings;
         let max = 4 * settings.reply_bytes_max.max(settings.messages.message_bytes_max);
-        self.connections.outgoing_len(slot) > max
+        self.connections.own_len(slot) > max
     }
 
     /// Flushes a bounded number of connections: their queues leave together, as the runs of a slice do.

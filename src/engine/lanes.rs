@@ -9,7 +9,7 @@ use slab::Slab;
 
 use crate::broker::{
     encoding::Encoding,
-    home::mostly_unused,
+    home::{Except, mostly_unused},
     ids::{Epoch, Key, Mark, Position, Tick, WorkerId},
     lane::{Entry, Lane, Seat},
     log::View,
@@ -292,6 +292,13 @@ impl Lanes {
     pub fn seat_behind(&mut self, key: u32, from: Mark) {
         self.seat_with(key, from, Lane::insert_behind);
         self.behind += 1;
+        let Some(holes) = self.holes.get_mut(&key) else { return };
+        holes.retain(|hole| hole.from >= from.position);
+        if holes.is_empty() {
+            self.holes.remove(&key);
+        } else if let Some((lane, seat)) = self.seat(key) {
+            self.records[lane as usize].lane.entry_mut(seat).holes = true;
+        }
     }
 
     fn seat_with(&mut self, key: u32, from: Mark, insert: impl FnOnce(&mut Lane, Entry) -> Seat) {
@@ -432,6 +439,18 @@ impl Lanes {
             holes.pop_front();
         }
         messages
+    }
+
+    /// A range that a subscription must not get, behind those that it has.
+    pub fn add_hole(&mut self, subscription: u32, except: Except) {
+        let holes = self.holes.entry(subscription).or_default();
+        match holes.back_mut() {
+            Some(last) if last.to == except.from => {
+                last.to = except.to;
+                last.messages += except.messages;
+            }
+            _ => holes.push_back(Hole { from: except.from, to: except.to, messages: except.messages }),
+        }
     }
 
     /// Makes one of all holes but the last: what lies between them will be passed over as well.

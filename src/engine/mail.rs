@@ -56,6 +56,8 @@ pub struct Recover {
 /// Which subscription has asked, and when: it may be gone when the answer comes, and another in its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asker {
+    /// Whose it is.
+    pub connection: ConnectionId,
     /// The worker's lane.
     pub lane: Key,
     /// The subscription's index on that worker.
@@ -112,7 +114,7 @@ pub struct Batch<S> {
     /// At most one per lane.
     pub heads: Vec<Head>,
     head_of: HashMap<Key, usize, FixedState>,
-    /// At most one per topic.
+    /// At most one per lane.
     pub floors: Vec<Floor>,
     floor_of: HashMap<Key, usize, FixedState>,
     /// Answers, one for each question: to be read after the heads.
@@ -174,12 +176,12 @@ impl<S> Batch<S> {
         }
     }
 
-    /// A floor; takes the place of an older one for the same topic.
+    /// A floor; takes the place of an older one for the same lane.
     pub fn floor(&mut self, floor: Floor) {
-        match self.floor_of.get(&floor.topic) {
+        match self.floor_of.get(&floor.lane) {
             Some(&at) => self.floors[at] = floor,
             None => {
-                self.floor_of.insert(floor.topic, self.floors.len());
+                self.floor_of.insert(floor.lane, self.floors.len());
                 self.floors.push(floor);
             }
         }

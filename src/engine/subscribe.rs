@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{
     connections::{Flag, Phase},
     driver::Driver,
-    lanes::NONE,
+    lanes::{NONE, Subscription},
     mail::{Asker, Control, Recover, Recovered},
     worker::Worker,
 };
@@ -18,7 +18,7 @@ use crate::{
         encoding::Encoding,
         home::{Head, Replay, Start},
         ids::{Key, Tick},
-        lane::Lane,
+        lane::{Lane, Seat},
         name::TopicName,
     },
     protocol::http::Refusal,
@@ -30,6 +30,9 @@ const QUIET: u32 = Tick::PER_SECOND;
 
 /// A lane stays so long after its last subscription, since reconnecting clients come back soon.
 const LINGER: u32 = 5 * Tick::PER_SECOND;
+
+/// Questions for some of the past that one connection may have under way; with so many it is not read.
+pub(super) const ASKED_MAX: u32 = 16;
 
 /// What clients are asked to wait when there are too many topics.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -63,9 +66,12 @@ impl<D: Driver> Worker<D> {
         let record = self.lanes.at(lane);
         let (name, home) = (record.name.clone(), record.home);
         let Some(subscription) = subscription else { return name };
-        self.connections.extra(slot).pending += 1;
+        let connection = self.connections.id(slot);
+        let extra = self.connections.extra(slot);
+        extra.pending += 1;
+        extra.asked += 1;
         let ticket = self.lanes.ask(subscription);
-        let asker = Asker { lane: self.lanes.key(lane), subscription, ticket };
+        let asker = Asker { connection, lane: self.lanes.key(lane), subscription, ticket };
         if home == self.id {
             let replay = self.homes.replay(topic, encoding, start, self.now);
             self.recovered.push(Recovered { asker, replay });
@@ -172,6 +178,9 @@ impl<D: Driver> Worker<D> {
                     self.placed(subscription);
                 }
             }
+            for except in news.excepts {
+                self.leave_out(index, except);
+            }
             self.list_dirty(index);
             self.list_quiet(index);
             return;
@@ -200,11 +209,20 @@ impl<D: Driver> Worker<D> {
 
     /// The answer to a subscription that wants some of the past: its session is told, then comes the replay, then the live log.
     pub(super) fn recovered(&mut self, recovered: Recovered) {
-        let Recovered { asker: Asker { lane, subscription, ticket }, replay } = recovered;
-        if !self.lanes.answered(subscription, ticket) {
+        let Recovered { asker: Asker { connection, lane, subscription, ticket }, replay } = recovered;
+        let slot = connection.slot;
+        if !self.connections.is_current(connection) {
             return;
         }
-        let slot = self.lanes.subscriptions[subscription as usize].connection;
+        let extra = self.connections.extra(slot);
+        extra.asked -= 1;
+        if extra.asked + 1 == ASKED_MAX && self.connections.phase(slot) == Phase::Open {
+            self.resumed.push(slot);
+        }
+        if !self.lanes.answered(subscription, ticket) {
+            self.connections.tidy(slot);
+            return;
+        }
         self.connections.extra(slot).pending -= 1;
         let record = self.lanes.by_key(lane).expect("a lane stays as long as its subscriptions");
         let name = record.name.clone();
@@ -219,12 +237,16 @@ impl<D: Driver> Worker<D> {
         self.lanes.seat_behind(subscription, head);
         let opening = self.connections.phase(slot) == Phase::Opening;
         self.with_session(slot, |session, context| session.subscribed(context, &subscribed));
-        if self.lanes.subscriptions.get(subscription as usize).is_none_or(|now| now.connection != slot) {
+        let is_seated = |now: &Subscription| {
+            now.connection == slot && now.lane == lane.index && matches!(now.seat, Some(Seat::Behind(_)))
+        };
+        if self.connections.is_current(connection)
+            && self.lanes.subscriptions.get(subscription as usize).is_some_and(is_seated)
+        {
+            runs.into_iter().for_each(|run| self.queue_shared(slot, run));
+        } else if !opening || !self.connections.is_current(connection) {
             // The session has thought better of it, or has ended.
             return;
-        }
-        for run in runs {
-            self.queue_shared(slot, run);
         }
         if opening {
             self.opened_if_ready(slot);

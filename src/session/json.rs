@@ -62,7 +62,7 @@ impl Json {
                 "as many topics as one connection may have (--max-subscriptions)",
             ));
         }
-        let topic = context.subscribe_from(topic, Encoding::Json.into(), start);
+        let topic = context.subscribe_from(topic, Encoding::Json, start);
         self.subscribed.insert(topic);
         Ok(())
     }

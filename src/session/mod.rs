@@ -27,10 +27,14 @@ use bytes::{Bytes, BytesMut};
 
 pub use table::{AcceptRequest, Opening};
 
-use crate::protocol::ws::{self, HEADER_ROOM, Payload};
+pub use dialect::Encoding;
+
+use crate::{
+    broker::encoding,
+    protocol::ws::{self, HEADER_ROOM, Payload},
+};
 pub use crate::{
     broker::{
-        encoding::Encoding,
         home::Start,
         ids::{ConnectionId, Epoch, InvalidConnectionId, Offset},
         name::{NameError, TopicName},
@@ -244,7 +248,7 @@ pub trait Sink {
     /// See [`Context::subscribe`].
     fn subscribe(&mut self, topic: &TopicName) -> TopicName;
     /// See [`Context::subscribe_from`].
-    fn subscribe_from(&mut self, topic: &TopicName, encoding: Encoding, start: Start) -> TopicName;
+    fn subscribe_from(&mut self, topic: &TopicName, encoding: encoding::Encoding, start: Start) -> TopicName;
     /// See [`Context::unsubscribe`].
     fn unsubscribe(&mut self, topic: &TopicName);
     /// See [`Context::set_timer`].
@@ -317,7 +321,7 @@ impl<'a> Context<'a> {
     /// opens gets its 101 behind that. A second subscription to the same topic in the same encoding changes nothing, and is
     /// told nothing.
     pub fn subscribe_from(&mut self, topic: &TopicName, encoding: Encoding, start: Start) -> TopicName {
-        self.sink.subscribe_from(topic, encoding, start)
+        self.sink.subscribe_from(topic, encoding.into(), start)
     }
 
     /// Ends the subscription, in whatever encodings there is one. A message that has begun to leave is finished.

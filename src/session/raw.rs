@@ -42,7 +42,7 @@ impl Session for Raw {
         if self.mode != Mode::Publish {
             self.topic = match self.history {
                 0 => context.subscribe(&self.topic),
-                messages => context.subscribe_from(&self.topic, Encoding::CANONICAL, Start::Newest(messages)),
+                messages => context.subscribe_from(&self.topic, Encoding::Raw, Start::Newest(messages)),
             };
         }
         Ok(())

@@ -41,7 +41,18 @@ struct Chunk {
     bytes: Bytes,
     /// Where each unit ends.
     ends: Vec<u32>,
+}
+
+/// A chunk's memory. It counts against the bound on all logs as long as anybody has a reference to it.
+struct Made {
+    bytes: Vec<u8>,
     _charge: Charge,
+}
+
+impl AsRef<[u8]> for Made {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Chunk {
@@ -67,8 +78,8 @@ struct Replays {
 /// Chunks that nobody has asked for so long are let go of.
 const UNUSED_MS: u64 = 10_000;
 
-/// A replay of more chunks than this is made anew as one.
-const CHUNKS_MAX: usize = 16;
+/// A chunk ends with the unit that reaches this: a client that waits for a little keeps no more than a chunk alive.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// A topic's history.
 pub(super) struct History {
@@ -197,21 +208,27 @@ impl History {
         };
         let Replays { chunks, used, .. } = &mut replays[at];
         *used = now;
-        let make = |from: Mark, to: Offset| make_chunk(kept, encoding, from, to, making);
-        let is_apart = chunks.back().is_some_and(|last| last.newest() < from.offset);
-        if is_apart || chunks.len() >= CHUNKS_MAX {
+        if chunks.back().is_some_and(|last| last.newest() < from.offset) {
             chunks.clear();
         }
         match (chunks.front().map(|first| first.behind), chunks.back().map(Chunk::newest)) {
             (Some(oldest), Some(newest)) => {
                 if from.offset < oldest {
-                    chunks.push_front(make(from, oldest)?);
+                    let earlier = make_chunks(kept, encoding, from, oldest, making)?;
+                    earlier.into_iter().rev().for_each(|chunk| chunks.push_front(chunk));
                 }
                 if newest < head {
-                    chunks.push_back(make(kept.behind(newest).expect("it is kept"), head)?);
+                    // A short one goes on: many short ones would cost each replay a part of a send.
+                    let last = chunks.back().filter(|last| last.bytes.len() < CHUNK_BYTES / 4);
+                    let short = last.map(|last| last.behind).and_then(|behind| kept.behind(behind));
+                    if short.is_some() {
+                        chunks.pop_back();
+                    }
+                    let from = short.or_else(|| kept.behind(newest)).expect("it is kept");
+                    chunks.extend(make_chunks(kept, encoding, from, head, making)?);
                 }
             }
-            _ => chunks.push_back(make(from, head)?),
+            _ => chunks.extend(make_chunks(kept, encoding, from, head, making)?),
         }
         let wanted = chunks.iter().filter(|chunk| chunk.newest() > from.offset);
         Ok(wanted.map(|chunk| chunk.behind(from.offset)).collect())
@@ -223,13 +240,14 @@ fn millis(age: Duration) -> u64 {
 }
 
 /// Encodes the messages from a place on up to a number.
-fn make_chunk(
+fn make_chunks(
     kept: &View,
     encoding: Encoding,
     from: Mark,
     to: Offset,
     making: &Making<'_>,
-) -> Result<Chunk, LogFull> {
+) -> Result<Vec<Chunk>, LogFull> {
+    let (mut chunks, mut behind) = (Vec::new(), from.offset);
     let (mut bytes, mut ends) = (Vec::new(), Vec::new());
     for (offset, time, unit) in kept.units(from).take_while(|(offset, ..)| *offset <= to) {
         if encoding == Encoding::CANONICAL {
@@ -239,10 +257,15 @@ fn make_chunk(
             making.encoder.encode(encoding, &stamp, unit, &mut bytes);
         }
         ends.push(u32::try_from(bytes.len()).map_err(|_| LogFull)?);
+        if bytes.len() >= CHUNK_BYTES || offset == to {
+            bytes.shrink_to_fit();
+            let charge = making.gauge.charge(bytes.len()).ok_or(LogFull)?;
+            let made = Made { bytes: std::mem::take(&mut bytes), _charge: charge };
+            chunks.push(Chunk { behind, bytes: Bytes::from_owner(made), ends: std::mem::take(&mut ends) });
+            behind = offset;
+        }
     }
-    bytes.shrink_to_fit();
-    let charge = making.gauge.charge(bytes.len()).ok_or(LogFull)?;
-    Ok(Chunk { behind: from.offset, bytes: bytes.into(), ends, _charge: charge })
+    Ok(chunks)
 }
 
 #[cfg(test)]

@@ -138,6 +138,11 @@ impl Topic {
         std::iter::once(&mut self.canonical).chain(&mut self.others)
     }
 
+    /// Whether nobody reads another encoding than the canonical one.
+    pub(super) fn is_canonical_only(&self) -> bool {
+        self.others.is_empty()
+    }
+
     /// Whether any log holds memory beyond itself.
     pub(super) fn is_live(&self) -> bool {
         self.canonical.log.is_live() || self.others.iter().any(|other| other.log.is_live())
@@ -148,9 +153,14 @@ impl Topic {
         self.logs().for_each(|encoded| encoded.log.release());
     }
 
-    /// Whether a message fits the window of all logs that are read.
+    /// Whether a message fits the window of the canonical log.
     pub(super) fn has_room(&self, len: usize, window: Window) -> bool {
-        self.canonical.has_room(len, window) && self.others.iter().all(|other| other.has_room(len, window))
+        self.canonical.has_room(len, window)
+    }
+
+    /// Whether it fits those of the others.
+    pub(super) fn others_have_room(&self, units: &Units, window: Window) -> bool {
+        self.others.iter().zip(units).all(|(other, unit)| other.has_room(unit.len(), window))
     }
 
     /// How far the canonical log is ahead of its floor.
@@ -188,6 +198,9 @@ impl Topic {
     pub(super) fn leave(&mut self, worker: WorkerId, lane: Key) {
         self.interests.retain(|interest| interest.worker != worker || interest.lane != lane);
         self.settle_floors();
+        if self.canonical.readers == 0 && self.history.is_none() {
+            self.canonical.log.release();
+        }
         self.others.retain(|other| other.readers > 0);
     }
 
