@@ -6,13 +6,17 @@
 //! | `GET /health`, `GET /metrics` | liveness; Prometheus text |
 //! | `/ws/{topic}` (upgrade) | the raw dialect |
 //! | `/echo` (upgrade) | echo |
+//! | `POST /api/{method}` | the server API |
 //!
 //! Here it is decided who may come in: `Host`, `Origin`, what anonymous clients may do.
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+
 use super::{
-    Audience, Refusal, Request, Route, Router, Session, TopicName,
+    Answer, Audience, Refusal, Request, Route, Router, Session, TopicName,
+    api::{self, Call, Rejection, keys::ApiKeys},
     echo::Echo,
     page,
     raw::{Mode, Raw},
@@ -38,6 +42,7 @@ pub struct Routes {
     echo: bool,
     subprotocols: Vec<String>,
     origins: Vec<OriginPattern>,
+    api_keys: ApiKeys,
     metrics: MetricsText,
 }
 
@@ -53,11 +58,17 @@ impl Routes {
             echo: config.echo,
             subprotocols: config.subprotocols.clone(),
             origins: config.allow_origin.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            api_keys: ApiKeys::new(config),
             metrics,
         })
     }
 
     fn answer(&self, request: &Request) -> Result<Route, Refusal> {
+        if request.path.starts_with(API) {
+            self.check_host(request)?;
+            self.api_keys.check(request)?;
+            return api_method(request).map(|_| Route::Body);
+        }
         if request.has_body() {
             return Err(Refusal::content_too_large("body", "no route here takes a request body: send none"));
         }
@@ -175,6 +186,21 @@ fn foreign_origin() -> Refusal {
     Refusal::forbidden("origin", "pages of this origin may not connect: see --allow-origin")
 }
 
+const API: &str = "/api/";
+
+/// The method that a request is for, if it is one of the API.
+fn api_method(request: &Request) -> Result<api::Method, Refusal> {
+    if request.method != Method::Post {
+        return Err(Refusal::method_not_allowed("api_method", "the API is called with POST", "POST"));
+    }
+    request.path.strip_prefix(API).and_then(api::Method::named).ok_or_else(|| {
+        Refusal::not_found(
+            "api_unknown",
+            "the API has no such method: docs/http-api.md lists those that it has",
+        )
+    })
+}
+
 const TEXT: &str = "text/plain; charset=utf-8";
 
 fn get(request: &Request, response: impl FnOnce() -> Response) -> Result<Route, Refusal> {
@@ -187,5 +213,15 @@ fn get(request: &Request, response: impl FnOnce() -> Response) -> Result<Route, 
 impl Router for Routes {
     fn route(&self, request: &Request, _address: SocketAddr) -> Route {
         self.answer(request).unwrap_or_else(Route::Refuse)
+    }
+
+    fn respond(&self, request: &Request, body: Bytes, _address: SocketAddr) -> Answer {
+        let called =
+            api_method(request).map_err(Rejection::from).and_then(|method| Call::parse(method, &body));
+        match called {
+            Ok(call) => Answer::Call(Box::new(call)),
+            Err(Rejection::Request(refusal)) => Answer::Refuse(refusal),
+            Err(Rejection::Method(error)) => Answer::Respond(api::reply::response(&Err(error))),
+        }
     }
 }
