@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use stentor::cli::{self, Command, Exit};
-use stentor::config::{Anonymous, Config, Group, keys, reference};
+use stentor::config::{Anonymous, Config, Group, api_key::ApiKey, keys, reference};
 
 fn parse<S: AsRef<str>>(flags: impl IntoIterator<Item = S>) -> Result<Command, Exit> {
     let program = OsString::from("stentor");
@@ -223,7 +223,7 @@ fn keys_of_the_api_are_read_and_never_shown() {
     let good = file("good", &format!("# for the backend\n\n  backend:{KEY}-1\r\nops:{KEY}-2\n"));
     let flag = format!("--api-key=flag:{KEY}-3");
     let config = config([&good, &flag]);
-    assert_eq!(config.all_api_keys().map(|key| key.name()).collect::<Vec<_>>(), ["flag", "backend", "ops"]);
+    assert_eq!(config.all_api_keys().map(ApiKey::name).collect::<Vec<_>>(), ["flag", "backend", "ops"]);
     for shown in [config.flags(), config.summary(), format!("{config:?}")] {
         assert!(!shown.contains(KEY) && shown.contains("flag"), "{shown}");
     }

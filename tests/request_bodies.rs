@@ -115,7 +115,7 @@ fn pipelined_requests_are_answered_in_order() {
     let mut sender = client.sender();
     let bytes = stream.into_bytes();
     let writer = std::thread::spawn(move || {
-        bytes.chunks(3001).for_each(|piece| sender.write_all(piece).expect("it reads"))
+        bytes.chunks(3001).for_each(|piece| sender.write_all(piece).expect("it reads"));
     });
     for (at, body) in bodies.iter().enumerate() {
         assert!(client.response().body == *body, "the answer to request {at}");

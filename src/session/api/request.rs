@@ -408,7 +408,7 @@ impl Command<'_> {
     /// The parameters, which may borrow from the body.
     fn fields<'b, T: Deserialize<'b>>(&'b self) -> Result<T, Refusal> {
         object(self.body)?;
-        serde_json::from_slice(self.body).map_err(|error| bad_body(error))
+        serde_json::from_slice(self.body).map_err(bad_body)
     }
 
     fn owned_fields<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
@@ -485,8 +485,7 @@ impl Command<'_> {
     /// `{"method":{…}}`. A body that can't be read is the whole request's fault, anything else the command's own.
     fn one_of_batch(&self, command: &RawValue) -> Result<Result<(Method, Call), ApiError>, Refusal> {
         object(command.get().as_bytes())?;
-        let methods: BTreeMap<String, &RawValue> =
-            serde_json::from_str(command.get()).map_err(|error| bad_body(error))?;
+        let methods: BTreeMap<String, &RawValue> = serde_json::from_str(command.get()).map_err(bad_body)?;
         let mut known =
             methods.iter().filter_map(|(name, parameters)| Some((Method::named(name)?, *parameters)));
         let (method, parameters) = match (known.next(), known.next()) {
