@@ -10,6 +10,7 @@ use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 
 use bytes::BytesMut;
 use stentor::{
+    broker::ids::WorkerId,
     config::{Anonymous, Config},
     protocol::{
         http::{BodyReader, HeadLimits, Method, Request, Response, Version, parse_request},
@@ -19,8 +20,8 @@ use stentor::{
         },
     },
     session::{
-        Answer, Audience, Close, Context, Error, Handshake, Message, Route, Router, Session, Sink, State,
-        TopicName, routes::Routes,
+        Answer, Audience, Close, ConnectionId, Context, Encoding, Error, Handshake, Message, Route, Router,
+        Session, Sink, Start, State, TopicName, routes::Routes,
     },
 };
 
@@ -108,6 +109,10 @@ impl Sink for Recorder {
         topic.clone()
     }
 
+    fn subscribe_from(&mut self, topic: &TopicName, _: Encoding, _: Start) -> TopicName {
+        self.subscribe(topic)
+    }
+
     fn unsubscribe(&mut self, topic: &TopicName) {
         self.subscribed.retain(|other| other != topic);
     }
@@ -130,6 +135,10 @@ impl Sink for Recorder {
 
     fn buffered_amount(&self) -> usize {
         self.sent.len()
+    }
+
+    fn connection(&self) -> ConnectionId {
+        ConnectionId { worker: WorkerId(0), generation: 0, slot: 0 }
     }
 
     fn state(&self) -> State {

@@ -240,7 +240,7 @@ pub(crate) struct IdleArgs {
     /// Wait at each step before the memory is read
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
     pub(crate) settle: Duration,
-    /// Hold all connections this long
+    /// Hold all connections this long, or until SIGINT or SIGTERM
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_positive_duration)]
     pub(crate) duration: Duration,
     #[command(flatten)]

@@ -2,11 +2,13 @@
 //!
 //! Each thread owns its connections; it shares with the main thread only this and a few relaxed counters.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::failure::Failure;
 use crate::report::{Watch, bytes};
@@ -60,6 +62,21 @@ impl Control {
         let kept = self.failure.lock().expect("no thread panics with a failure in hand").take();
         kept.map_or(Ok(()), Err)
     }
+}
+
+/// True from the first SIGINT or SIGTERM on; one more ends the program at once.
+///
+/// # Errors
+/// The system refuses to deliver signals.
+pub(crate) fn interrupted() -> Result<Arc<AtomicBool>, Failure> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag not set yet.
+        flag::register_conditional_default(signal, Arc::clone(&interrupted))
+            .and_then(|_| flag::register(signal, Arc::clone(&interrupted)))
+            .map_err(Failure::system("cannot wait for signals"))?;
+    }
+    Ok(interrupted)
 }
 
 /// How often the lines on the terminal are written anew.
@@ -176,9 +193,22 @@ impl Screen {
         duration: Duration,
         lines: impl FnMut() -> Vec<(&'static str, String)>,
     ) {
+        self.wait_for_unless(control, name, duration, || false, lines);
+    }
+
+    /// The same, which ends early once `is_over`.
+    pub(crate) fn wait_for_unless(
+        &self,
+        control: &Control,
+        name: &'static str,
+        duration: Duration,
+        is_over: impl Fn() -> bool,
+        lines: impl FnMut() -> Vec<(&'static str, String)>,
+    ) {
         let began = Instant::now();
         self.phase(name, duration.as_millis() as u64);
-        self.wait(control, Some(began + duration), || Some(began.elapsed().as_millis() as u64), lines);
+        let position = || (!is_over()).then(|| began.elapsed().as_millis() as u64);
+        self.wait(control, Some(began + duration), position, lines);
     }
 }
 

@@ -4,7 +4,7 @@
 //! what it allocates once, cancels out.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -47,8 +47,12 @@ impl Shared {
     }
 }
 
-/// Runs the scenario; the report says whether its figures count.
-pub(crate) fn measure(args: &IdleArgs, screen: &Screen) -> Result<Report<Idle>, Failure> {
+/// Runs the scenario; the report says whether its figures count. Once it is `interrupted`, it holds no longer.
+pub(crate) fn measure(
+    args: &IdleArgs,
+    screen: &Screen,
+    interrupted: &AtomicBool,
+) -> Result<Report<Idle>, Failure> {
     if !args.steps.is_sorted_by(|a, b| a < b) || args.steps.first() == Some(&0) {
         return Err(Failure::Usage("--steps must rise, from at least 1: for example 5000,15000".into()));
     }
@@ -76,7 +80,7 @@ pub(crate) fn measure(args: &IdleArgs, screen: &Screen) -> Result<Report<Idle>, 
         let holding: Vec<_> = (0..threads)
             .map(|thread| scope.spawn(move || shared.control.guard(hold(shared, thread))))
             .collect();
-        let measured = shared.control.guard(phases(shared, screen, u64::from(connections)));
+        let measured = shared.control.guard(phases(shared, screen, u64::from(connections), interrupted));
         shared.control.stop();
         let outcomes: Option<Vec<_>> =
             holding.into_iter().map(|thread| thread.join().expect("a holding thread panicked")).collect();
@@ -105,10 +109,16 @@ struct Step {
     server_rss_anon_bytes: u64,
 }
 
-fn phases(shared: &Shared, screen: &Screen, connections: u64) -> Result<Measured, Failure> {
+fn phases(
+    shared: &Shared,
+    screen: &Screen,
+    connections: u64,
+    interrupted: &AtomicBool,
+) -> Result<Measured, Failure> {
     let (args, control) = (&shared.args, &shared.control);
     let mut server = LiveServer::new(&shared.watch);
     let pings = || shared.pings.load(Ordering::Relaxed);
+    let is_interrupted = || interrupted.load(Ordering::Relaxed);
     let mut lines = || {
         let opened = shared.opened.load(Ordering::Acquire);
         let mut lines = vec![("connections", format!("{opened} open, {} pings answered", pings()))];
@@ -133,18 +143,18 @@ fn phases(shared: &Shared, screen: &Screen, connections: u64) -> Result<Measured
         let answered = || {
             let answered =
                 [&shared.opened, &shared.refused, &shared.reset].map(|n| n.load(Ordering::Acquire));
-            Some(answered.iter().sum()).filter(|answered| *answered < goal)
+            Some(answered.iter().sum()).filter(|answered| *answered < goal && !is_interrupted())
         };
         screen.wait(control, None, answered, &mut lines);
         connecting += began.elapsed();
-        screen.wait_for(control, "settle", args.settle, &mut lines);
-        if control.stopped() {
+        screen.wait_for_unless(control, "settle", args.settle, is_interrupted, &mut lines);
+        if control.stopped() || is_interrupted() {
             break;
         }
         steps.extend(read(goal)?);
     }
     let (sample, before) = (shared.watch.sample()?, pings());
-    screen.wait_for(control, "hold", args.duration, &mut lines);
+    screen.wait_for_unless(control, "hold", args.duration, is_interrupted, &mut lines);
     let (end_sample, after) = (shared.watch.sample()?, pings());
     let usage = shared.watch.between(&sample, &end_sample);
     Ok(Measured { usage, connect_seconds: connecting.as_secs_f64(), steps, pings: after - before })
@@ -423,6 +433,11 @@ fn report(shared: &Shared, connections: u32, measured: Measured, outcomes: &[Out
     if closed > 0 {
         let how = outcomes.iter().find_map(|outcome| outcome.closed_how.as_deref());
         void.push(format!("{closed} connections closed, the first with: {}", how.unwrap_or("unknown")));
+    }
+    let answered: u64 =
+        [&shared.opened, &shared.refused, &shared.reset].iter().map(|n| n.load(Ordering::Acquire)).sum();
+    if answered < u64::from(connections) {
+        void.push(format!("interrupted with {answered} of {connections} connections"));
     }
     let mut notes = Vec::new();
     let messages = shared.messages.load(Ordering::Relaxed);

@@ -51,14 +51,14 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command, Common};
 use crate::failure::Failure;
-use crate::harness::Screen;
+use crate::harness::{Screen, interrupted};
 use crate::report::{Figures, Report, Verdict};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Fanout(args) => print(|screen| fanout::measure(&args, screen), &args.common),
         Command::Echo(args) => print(|screen| echo::measure(&args, screen), &args.common),
-        Command::Idle(args) => print(|screen| idle::measure(&args, screen), &args.common),
+        Command::Idle(args) => print(|screen| idle::measure(&args, screen, &*interrupted()?), &args.common),
         Command::Handshakes(args) => print(|screen| handshakes::measure(&args, screen), &args.common),
         Command::Topics(args) => print(|screen| topics::measure(&args, screen), &args.common),
         Command::Compare(args) => compare::compare(&args),

@@ -2,8 +2,8 @@
 
 mod server;
 
-use std::process::{Command, Output};
-use std::time::Instant;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use server::{Fault, start};
@@ -270,6 +270,34 @@ fn idle_connections_answer_pings() {
     let connections: Vec<_> = steps.iter().map(|step| step["connections"].as_u64().unwrap()).collect();
     assert_eq!(connections, [0, 3, 8], "{json}");
     assert!(json["figures"]["server_bytes_per_connection"].is_f64(), "{json}");
+}
+
+#[test]
+fn idle_reports_early_when_it_is_interrupted() {
+    for (signal, connect_rate, status) in [("INT", "1000", 0), ("TERM", "1000", 0), ("INT", "0.001", 1)] {
+        let url = format!("ws://{}/ws/bench", start(Fault::None));
+        let flags = ["--connections", "3", "--connect-rate", connect_rate, "--duration", "1h"];
+        let began = Instant::now();
+        let idle = Command::new(env!("CARGO_BIN_EXE_stentor-load"))
+            .args(["idle", "--json", "--url", &url])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Long enough for it to have begun, on a machine that is busy with other tests.
+        std::thread::sleep(Duration::from_secs(3));
+        let pid = idle.id().to_string();
+        assert!(
+            Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().unwrap().success()
+        );
+        let output = idle.wait_with_output().unwrap();
+        assert_status(&output, status);
+        assert!(began.elapsed() < Duration::from_secs(60));
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(count(&json, "opened"), if status == 0 { 3 } else { 1 }, "{json}");
+        assert_eq!(json.to_string().contains("interrupted with 1 of 3 connections"), status == 1, "{json}");
+    }
 }
 
 #[test]

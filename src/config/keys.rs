@@ -8,7 +8,9 @@
 
 use std::time::Duration;
 
-use super::kind::{Address, Counts, KeyFile, NamedKey, Or, Origin, Sizes, Subprotocol, Switch, Times, Words};
+use super::kind::{
+    Address, Counts, FilePath, KeyFile, NamedKey, Or, Origin, Sizes, Subprotocol, Switch, Times, Words,
+};
 use super::{About, Anonymous, Driver, Entry, Group, Key, LogLevel, SlowConsumer};
 
 const KIB: usize = 1 << 10;
@@ -24,6 +26,7 @@ const TIMES: Times = Times { from: Duration::from_millis(10), to: Duration::from
 
 /// Every key, in the order of the reference page.
 pub static ALL: &[&dyn Entry] = &[
+    &CONFIG,
     &LISTEN,
     &BACKLOG,
     &ACCEPTS_PER_TICK,
@@ -41,6 +44,7 @@ pub static ALL: &[&dyn Entry] = &[
     &MAX_CONNECTIONS,
     &MAX_CONNECTIONS_PER_IP,
     &MAX_TOPICS,
+    &MAX_SUBSCRIPTIONS,
     &MAX_MESSAGE_BYTES,
     &MAX_FRAGMENTS,
     &MAX_HEAD_BYTES,
@@ -64,6 +68,25 @@ pub static ALL: &[&dyn Entry] = &[
     &RECEIVE_BUFFER_BYTES,
     &LOG_LEVEL,
 ];
+
+/// `--config`
+pub static CONFIG: Key<FilePath> = Key {
+    about: About {
+        name: "config",
+        group: Group::File,
+        default: &[],
+        means: "none is read",
+        repeats: false,
+        brief: "file with rules for topics and with schedules, in TOML",
+        effect: "`docs/topics.md` has its keys: `[[topic]]` says for some topics what flags say for all, and what is kept of \
+                 them; `[[schedule]]` is a message that the server publishes by itself. Flags are not read from it. It is \
+                 read once, at the start; a mistake in it is told with file and line. At most 4 MiB.",
+        reason: "Without rules all topics are alike, as the flags say.",
+        memory: "",
+    },
+    kind: FilePath,
+    field: |config| config.config_file.iter().cloned().collect(),
+};
 
 /// `--listen`
 pub static LISTEN: Key<Address> = Key {
@@ -164,8 +187,8 @@ pub static DRIVER: Key<Words<Driver>> = Key {
         means: "epoll",
         repeats: false,
         brief: "what moves bytes between the kernel and the workers: auto, epoll or uring",
-        effect: "With `uring` each worker has an io_uring: all sends of a slice of a broadcast are one system call. \
-                 Nothing else changes. It takes Linux 5.19 (6.1 or later is better), `kernel.io_uring_disabled` at 0 and a \
+        effect: "With `uring` each worker has an io_uring: all sends of a slice of a broadcast are one system \
+                 call, and so are the replies and the receives of several connections. Nothing else changes. It takes Linux 5.19 (6.1 or later is better), `kernel.io_uring_disabled` at 0 and a \
                  seccomp profile that allows it; where that is not so, the server does not start.",
         reason: "epoll is to be had everywhere; many container runtimes forbid io_uring.",
         memory: "",
@@ -391,6 +414,23 @@ pub static MAX_TOPICS: Key<Counts<usize>> = Key {
     },
     kind: Counts { from: 1, to: 100_000_000, unit: "topics" },
     field: |config| vec![config.max_topics],
+};
+
+/// `--max-subscriptions`
+pub static MAX_SUBSCRIPTIONS: Key<Counts<usize>> = Key {
+    about: About {
+        name: "max-subscriptions",
+        group: Group::Limits,
+        default: &["128"],
+        means: "",
+        repeats: false,
+        brief: "topics that one connection may subscribe to",
+        effect: "What would be one more is refused: the others go on.",
+        reason: "A page shows a few dozen things at once; what comes on many topics leaves in one send.",
+        memory: "about 150 bytes per subscription, and a topic may be made for each.",
+    },
+    kind: Counts { from: 1, to: 1_000_000, unit: "topics" },
+    field: |config| vec![config.max_subscriptions],
 };
 
 /// `--max-message-bytes`

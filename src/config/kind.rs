@@ -352,6 +352,32 @@ impl Kind for KeyFile {
     }
 }
 
+/// The path of a file. Nothing is looked up.
+pub struct FilePath;
+
+impl Kind for FilePath {
+    type Value = String;
+
+    fn parse(&self, text: &str) -> Result<String, Refusal> {
+        if text.is_empty() || text.contains('\0') {
+            return Err(Refusal::form("expected the path of a file"));
+        }
+        Ok(text.to_owned())
+    }
+
+    fn show(&self, value: &String) -> String {
+        value.clone()
+    }
+
+    fn accepts(&self) -> String {
+        "the path of a file".to_owned()
+    }
+
+    fn placeholder(&self) -> &'static str {
+        "FILE"
+    }
+}
+
 /// The name of a WebSocket subprotocol: a token (RFC 6455 §4.1, RFC 9110 §5.6.2).
 pub struct Subprotocol;
 

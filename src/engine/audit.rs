@@ -25,7 +25,8 @@ impl<D: Driver> Worker<D> {
     /// # Errors
     /// What is not as it must be.
     pub fn audit(&mut self) -> Result<(), String> {
-        must!(self.in_flight.is_empty(), "sends in flight between turns");
+        must!(self.in_flight.is_empty() && self.flushing.is_empty(), "sends in flight between turns");
+        must!(self.buffers.is_idle(), "receives that were not made");
         self.homes.audit()?;
         self.audit_connections()?;
         self.audit_lanes()

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     broker::{
-        home::{Published, Sender, home_of},
+        encoding::Encoding,
+        home::{Published, Sender, Start, home_of},
         ids::{ConnectionId, Tick, WorkerId},
         log::Unit,
         name::TopicName,
@@ -118,7 +119,7 @@ impl<D: Driver> Sink for Commands<'_, D> {
         let frame = frame_of(message);
         match self.worker.connections.phase(self.slot) {
             Phase::Opening => {
-                self.worker.connections.extra(self.slot).response.extend_from_slice(frame.bytes());
+                self.worker.connections.extra(self.slot).response.push(frame.bytes());
             }
             Phase::Open => {
                 match frame {
@@ -148,6 +149,10 @@ impl<D: Driver> Sink for Commands<'_, D> {
         self.worker.subscribe(self.slot, topic)
     }
 
+    fn subscribe_from(&mut self, topic: &TopicName, encoding: Encoding, start: Start) -> TopicName {
+        self.worker.subscribe_from(self.slot, topic, encoding, start)
+    }
+
     fn unsubscribe(&mut self, topic: &TopicName) {
         self.worker.unsubscribe(self.slot, topic);
     }
@@ -166,7 +171,7 @@ impl<D: Driver> Sink for Commands<'_, D> {
         let payload = &payload[..payload.len().min(crate::protocol::ws::CONTROL_PAYLOAD_MAX)];
         let frame = control_frame(OpCode::Ping, payload);
         match self.worker.connections.phase(self.slot) {
-            Phase::Opening => self.worker.connections.extra(self.slot).response.extend_from_slice(&frame),
+            Phase::Opening => self.worker.connections.extra(self.slot).response.push(&frame),
             Phase::Open => self.worker.queue(self.slot, &frame),
             _ => return,
         }
@@ -183,6 +188,10 @@ impl<D: Driver> Sink for Commands<'_, D> {
 
     fn buffered_amount(&self) -> usize {
         self.worker.buffered_amount(self.slot)
+    }
+
+    fn connection(&self) -> ConnectionId {
+        self.worker.connections.id(self.slot)
     }
 
     fn state(&self) -> State {

@@ -73,6 +73,8 @@ pub enum Flag {
     ListedGathered = 1 << 13,
     /// It last sent more than a piece of a receive together holds.
     SendsMuch = 1 << 14,
+    /// Its ping was queued, and the worker has not come round to sending it.
+    PingWaits = 1 << 15,
 }
 
 /// What a visit reads: 16 bytes.
@@ -80,8 +82,8 @@ pub enum Flag {
 pub struct Hot {
     /// What waits for this connection alone.
     pub outgoing: Option<Box<Outgoing>>,
+    generation: u32,
     flags: u16,
-    generation: u16,
     /// Where it stands.
     pub phase: Phase,
 }
@@ -153,8 +155,8 @@ pub struct Extra {
     pub held: u32,
     /// Subscriptions whose place is not known yet.
     pub pending: u32,
-    /// The 101 response that waits for those.
-    pub response: Vec<u8>,
+    /// The 101 response that waits for those, and what comes behind it.
+    pub response: Outgoing,
     /// When the session's timer comes.
     pub timer: Option<Tick>,
     /// How the connection ends.

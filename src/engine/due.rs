@@ -163,8 +163,10 @@ impl<D: Driver> Worker<D> {
     /// Ticks until the connection's ping or pong is due. Any byte received counts as life. `None`: the
     /// connection was ended.
     fn look_at_ping(&mut self, slot: u32, ping: u32, pong: u32) -> Option<u32> {
-        // A client that we don't read, or have not come round to, can't show that it lives.
-        let unheard = self.is_held(slot) || self.connections.hot(slot).is(Flag::Readable);
+        // A client that we don't read, or have not come round to reading or asking, can't show that it lives.
+        let hot = self.connections.hot(slot);
+        let unasked = hot.is(Flag::PingWaits) && !hot.is(Flag::Blocked);
+        let unheard = unasked || hot.is(Flag::Readable) || self.is_held(slot);
         let now = self.now;
         // Our ping may wait behind what its socket takes slowly: who takes something lives.
         let stalled = self.connections.hot(slot).is(Flag::Stalled);
@@ -187,7 +189,9 @@ impl<D: Driver> Worker<D> {
         }
         self.stats().pings_sent.add(1);
         self.queue(slot, &control_frame(OpCode::Ping, b""));
-        self.connections.hot(slot).set(Flag::AwaitsPong);
+        let hot = self.connections.hot(slot);
+        hot.set(Flag::AwaitsPong);
+        hot.set(Flag::PingWaits);
         self.connections.warm(slot).pinged_at = now;
         Some(pong.min(self.beat.after(now, ping).since(now)))
     }

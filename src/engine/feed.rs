@@ -8,6 +8,7 @@ use super::{
     connections::{Collecting, Flag, Phase},
     driver::Driver,
     farewell::Why,
+    outgoing::Outgoing,
     stats::Family,
     worker::Worker,
 };
@@ -251,7 +252,7 @@ impl<D: Driver> Worker<D> {
             Route::Refuse(refusal) => self.refuse(slot, refusal, Some(&request)),
             Route::Upgrade { session, response, subprotocol } => {
                 let handshake = Handshake { request: &request, address, subprotocol: subprotocol.as_deref() };
-                self.open(slot, session, response, &handshake);
+                self.open(slot, session, &response, &handshake);
             }
             Route::Body => match BodyReader::new(request.framing(), self.shared.settings.body_bytes_max) {
                 Ok(body) => self.begin_body(slot, Box::new(Collecting { request, body }), bytes),
@@ -341,16 +342,10 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn open(
-        &mut self,
-        slot: u32,
-        mut session: Box<dyn Session>,
-        response: Vec<u8>,
-        handshake: &Handshake<'_>,
-    ) {
+    fn open(&mut self, slot: u32, mut session: Box<dyn Session>, response: &[u8], handshake: &Handshake<'_>) {
         self.connections.hot(slot).phase = Phase::Opening;
         // What the session sends while it opens goes behind the response.
-        self.connections.extra(slot).response = response;
+        self.connections.extra(slot).response.push(response);
         let mut commands = self.commands(slot);
         let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             session.open(&mut Context::new(&mut commands), handshake)
@@ -378,7 +373,7 @@ impl<D: Driver> Worker<D> {
         self.connections.warm(slot).session = None;
         self.connections.hot(slot).phase = Phase::Head;
         if let Some(extra) = &mut self.connections.warm(slot).extra {
-            extra.response = Vec::new();
+            extra.response = Outgoing::default();
             extra.pending = 0;
         }
         self.refuse(slot, refusal, request);
@@ -394,10 +389,13 @@ impl<D: Driver> Worker<D> {
         self.seat_all(slot);
         let extra = self.connections.extra(slot);
         let unread = !extra.unread.is_empty();
-        self.queue(slot, &response);
+        self.queue_all(slot, response);
         self.connections.tidy(slot);
         self.stats().upgrades.add(1);
         self.connections.hot(slot).phase = Phase::Open;
+        if !self.connections.hot(slot).is(Flag::Blocked) {
+            self.rejoin(slot);
+        }
         let now = self.now;
         self.connections.warm(slot).message_at = now;
         self.deadlines.disarm(slot);

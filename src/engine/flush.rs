@@ -11,6 +11,7 @@ use super::{
     driver::{Driver, End, Sent},
     farewell::Why,
     lanes::NONE,
+    outgoing::Outgoing,
     worker::Worker,
 };
 use crate::broker::lane::Seat;
@@ -28,6 +29,22 @@ impl<D: Driver> Worker<D> {
     /// Queues bytes that can stay where they are.
     pub(super) fn queue_kept(&mut self, slot: u32, bytes: Bytes) {
         self.connections.hot(slot).outgoing.get_or_insert_default().push_kept(bytes);
+        self.queued(slot);
+    }
+
+    /// Queues bytes that others are sent as well; while the connection opens, behind the response.
+    pub(super) fn queue_shared(&mut self, slot: u32, bytes: Bytes) {
+        if self.connections.phase(slot) == Phase::Opening {
+            self.connections.extra(slot).response.push_shared(bytes);
+            return;
+        }
+        self.connections.hot(slot).outgoing.get_or_insert_default().push_shared(bytes);
+        self.queued(slot);
+    }
+
+    /// Queues all of a queue.
+    pub(super) fn queue_all(&mut self, slot: u32, outgoing: Outgoing) {
+        self.connections.hot(slot).outgoing.get_or_insert_default().append(outgoing);
         self.queued(slot);
     }
 
@@ -180,7 +197,8 @@ impl<D: Driver> Worker<D> {
             return false;
         }
         let hot = self.connections.hot(slot);
-        if hot.clear(Flag::Stalled) && hot.is(Flag::AwaitsPong) {
+        let may_be_ping = hot.clear(Flag::Stalled) | hot.clear(Flag::PingWaits);
+        if may_be_ping && hot.is(Flag::AwaitsPong) {
             // The ping may have left only now.
             self.connections.warm(slot).pinged_at = self.now;
         }

@@ -17,6 +17,7 @@
 //! | `closing`, `farewell` | close handshakes, ends, drain |
 //! | `due`, `deadlines` | timeouts and pings |
 //! | `post`, `mail`, `mailboxes`, `outbox` | mail between workers, push-back by credits |
+//! | `outside`, `letterbox` | what threads that are no workers ask for |
 //! | `stats` | counters |
 //! | `sync` | what threads share the mailboxes by |
 //! | `trim` | free memory back to the system |
@@ -40,10 +41,12 @@ mod feed;
 mod flush;
 mod gather;
 mod lanes;
+mod letterbox;
 mod mail;
 mod mailboxes;
 mod outbox;
 mod outgoing;
+pub mod outside;
 mod post;
 mod read;
 pub mod shared;

@@ -13,6 +13,9 @@ use crate::broker::log::Extent;
 /// From this many bytes on a reply is queued as it is instead of copied behind the others.
 const KEPT_BYTES: usize = 16 * 1024;
 
+/// From this many bytes on what is shared is queued as it is: a part costs about as much.
+const SHARED_BYTES: usize = 256;
+
 /// Parts of one send at most.
 const PARTS_MAX: usize = 16;
 
@@ -76,6 +79,30 @@ impl Outgoing {
         self.seal_tail();
         self.len += bytes.len();
         self.parts.push_back(Part::Kept(bytes));
+    }
+
+    /// Adds bytes that others are sent as well: they stay where they are.
+    pub fn push_shared(&mut self, bytes: Bytes) {
+        if bytes.len() < SHARED_BYTES {
+            self.push(&bytes);
+            return;
+        }
+        self.seal_tail();
+        self.len += bytes.len();
+        self.parts.push_back(Part::Kept(bytes));
+    }
+
+    /// Adds all of another queue, of which nothing has left yet.
+    pub fn append(&mut self, mut other: Outgoing) {
+        debug_assert_eq!(other.sent, 0);
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        self.seal_tail();
+        self.len += other.len;
+        self.parts.append(&mut other.parts);
+        self.tail = other.tail;
     }
 
     /// Adds a pong. It takes the place of one of which nothing has left yet: true if there was one.

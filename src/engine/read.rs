@@ -43,6 +43,13 @@ pub struct Buffers {
     received: Vec<Received>,
 }
 
+impl Buffers {
+    /// Whether nobody waits to be received from.
+    pub(super) fn is_idle(&self) -> bool {
+        self.together.is_empty() && self.received.is_empty()
+    }
+}
+
 impl<D: Driver> Worker<D> {
     /// Receives from the connections on the ready list, within the tick's bound; who has more goes to the
     /// end of the list.
@@ -61,7 +68,7 @@ impl<D: Driver> Worker<D> {
             }
             let waiting = self.buffers.together.len();
             if waiting > 0 && (waiting == together_max || listed == 0 || left <= waiting * PIECE_BYTES) {
-                left = left.saturating_sub(self.read_together());
+                left = left.saturating_sub(self.read_together(left));
             }
             if left == 0 {
                 break;
@@ -69,10 +76,12 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Receives once from each of several connections, feeds what came, and goes on with those that have more; gives
-    /// the bytes.
-    fn read_together(&mut self) -> usize {
+    /// Receives once from each of several connections, feeds what came, and goes on with those that have more, as far as
+    /// the tick's bound allows; gives the bytes.
+    fn read_together(&mut self, tick_bytes: usize) -> usize {
         let mut ids = std::mem::take(&mut self.buffers.together);
+        // Others may have been read meanwhile, and have ended some.
+        ids.retain(|id| self.connections.is_current(*id));
         let mut all = 0;
         if let [one] = ids[..] {
             all = self.read(one.slot, 0);
@@ -86,7 +95,12 @@ impl<D: Driver> Worker<D> {
             let each = ids.iter().zip(pieces).map(|(id, piece)| (id.slot, &mut piece[..]));
             self.driver.receive_each(each, received);
             for (at, id) in ids.iter().enumerate() {
-                all += self.take_piece(at, *id);
+                let has_more = self.take_piece(at, *id, &mut all);
+                if has_more && all < tick_bytes {
+                    all += self.read(id.slot, PIECE_BYTES) - PIECE_BYTES;
+                } else if has_more && self.may_receive(id.slot) {
+                    self.list_ready(id.slot);
+                }
             }
             self.buffers.received.clear();
         }
@@ -95,18 +109,18 @@ impl<D: Driver> Worker<D> {
         all
     }
 
-    /// Feeds a connection what was received together with others; gives the bytes.
-    fn take_piece(&mut self, at: usize, id: ConnectionId) -> usize {
+    /// Feeds a connection what was received together with others, and counts it. True: more may be there.
+    fn take_piece(&mut self, at: usize, id: ConnectionId, all: &mut usize) -> bool {
         if !self.connections.is_current(id) {
             // Ended by what another connection has sent.
-            return 0;
+            return false;
         }
         let slot = id.slot;
         let received = self.buffers.received[at];
         let Received::Bytes(bytes) = received else {
-            self.received(slot, received, 0);
-            return 0;
+            return self.received(slot, received, 0);
         };
+        *all += bytes;
         let piece = std::mem::take(&mut self.buffers.pieces[at]);
         let room = piece.len();
         let mut inbox = Inbox::from_buffer(piece, bytes);
@@ -117,10 +131,10 @@ impl<D: Driver> Worker<D> {
             self.connections.extra(slot).unread = inbox.rest();
         }
         self.buffers.pieces[at] = inbox.into_buffer();
-        if self.received(slot, Received::Bytes(bytes), room) {
-            return self.read(slot, bytes);
+        if bytes == room && self.connections.is_current(id) {
+            self.connections.hot(slot).set(Flag::SendsMuch);
         }
-        bytes
+        self.received(slot, received, room)
     }
 
     /// Receives from one connection, which has delivered so many bytes in this turn, until nothing is left or it has
@@ -152,11 +166,6 @@ impl<D: Driver> Worker<D> {
                 let hot = self.connections.hot(slot);
                 if bytes < room && !hot.is(Flag::ToEnd) {
                     hot.clear(Flag::Readable);
-                }
-                if bytes < PIECE_BYTES {
-                    hot.clear(Flag::SendsMuch);
-                } else {
-                    hot.set(Flag::SendsMuch);
                 }
                 return true;
             }
@@ -195,9 +204,13 @@ impl<D: Driver> Worker<D> {
             self.buffers.one = BytesMut::zeroed(BUFFER_BYTES);
         }
         let room = self.buffers.one.len();
+        let at_start = !self.connections.warm(slot).reader.message_started();
         let received = self.driver.receive(slot, &mut self.buffers.one);
         if let Received::Bytes(bytes) = received {
             self.heard(slot, bytes);
+            if at_start && bytes < PIECE_BYTES {
+                self.connections.hot(slot).clear(Flag::SendsMuch);
+            }
             let inbox = Inbox::from_buffer(std::mem::take(&mut self.buffers.one), bytes);
             self.buffers.one = self.feed(slot, inbox).into_buffer();
         }

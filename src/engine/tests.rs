@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     broker::{
+        encoding::Encoding,
         home::Head,
         ids::{Epoch, Mark, Offset, Position, Tick, WorkerId},
         limits::Gauge,
@@ -170,6 +171,43 @@ fn large_messages_among_small_ones_are_received_whole() {
                 assert!(test.read(*client, LARGE) == served(&payload(i)).repeat(3), "{personality:?} {i}");
             }
         }
+    }
+}
+
+#[test]
+fn a_crowd_with_much_to_say_is_read_in_turns() {
+    const TICK: u64 = 1 << 20;
+    for personality in [Personality::Readiness, Personality::Completion] {
+        let mut test = Test::new(personality, &Config::default());
+        let clients: Vec<SocketId> = (0..20).map(|_| test.connect("/ws/t?mode=pub")).collect();
+        let much = frame(&[7; 60_000]).repeat(10);
+        clients.iter().for_each(|client| test.write(*client, &much));
+        let before = test.count("bytes_received");
+        let mut last = before;
+        while test.count("bytes_received") < before + 20 * much.len() as u64 {
+            test.ticks(1);
+            let now = test.count("bytes_received");
+            assert!((1..TICK + (400 << 10)).contains(&(now - last)), "{personality:?}: {}", now - last);
+            last = now;
+        }
+        assert_eq!(test.count("messages_received"), 200);
+    }
+}
+
+/// Messages that a piece does not hold are received alone after the first, with one receive each.
+#[test]
+fn who_sends_more_than_a_piece_holds_is_received_from_alone() {
+    for len in [5_000, 10_000, 17_000] {
+        let mut test = Test::new(Personality::Completion, &Config::default());
+        let clients: Vec<SocketId> = (0..4).map(|_| test.connect("/ws/t?mode=pub")).collect();
+        let round = |test: &mut Test| {
+            let before = test.count("receives");
+            clients.iter().for_each(|client| test.write(*client, &frame(&vec![7; len])));
+            test.ticks(3);
+            test.count("receives") - before
+        };
+        assert!(round(&mut test) > 4);
+        assert_eq!([round(&mut test), round(&mut test)], [4, 4], "{len}");
     }
 }
 
@@ -471,16 +509,26 @@ fn a_late_head_finds_nobody_where_its_lane_was() {
     let mut test = Test::new(Personality::Readiness, &Config::default());
     let worker = &mut test.worker;
     let mut create = |name: &str| {
-        let lane = worker.lanes.create(TopicName::parse(name).unwrap(), WorkerId(0), Tick(0));
+        let lane =
+            worker.lanes.create(TopicName::parse(name).unwrap(), Encoding::CANONICAL, WorkerId(0), Tick(0));
         (lane, worker.lanes.key(lane))
     };
     let (old, key) = create("old");
     test.worker.lanes.remove(old);
-    let new = test.worker.lanes.create(TopicName::parse("new").unwrap(), WorkerId(0), Tick(0));
+    let new =
+        test.worker.lanes.create(TopicName::parse("new").unwrap(), Encoding::CANONICAL, WorkerId(0), Tick(0));
     assert_eq!(new, old, "the index is used again");
     let head = Mark { position: Position::START.advanced(7), offset: Offset(1) };
     let (epoch, extents) = (Epoch(1), SmallVec::new());
-    test.worker.apply_head(Head { lane: key, topic: key, epoch, head, extents, excepts: Vec::new() });
+    test.worker.apply_head(Head {
+        lane: key,
+        topic: key,
+        epoch,
+        from: head,
+        head,
+        extents,
+        excepts: Vec::new(),
+    });
     assert!(test.worker.lanes.at(new).topic.is_none());
 }
 

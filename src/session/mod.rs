@@ -8,22 +8,35 @@
 //!   open ─▶ message | ping | pong | timer | error ─▶ … ─▶ close
 //! ```
 //!
-//! [`raw`] and [`echo`] are the dialects so far, [`routes`] decides which request gets which. [`api`] is what backends
-//! call over HTTP.
+//! [`raw`], [`json`] and [`echo`] are the sessions so far, [`routes`] decides which request gets which, [`table`] does so
+//! for an embedding program. [`dialect`] is what messages look like to each kind of client. [`api`] is what backends call
+//! over HTTP.
 
+mod admission;
 pub mod api;
+pub mod dialect;
 pub mod echo;
+pub mod json;
 pub mod page;
+mod pattern;
 pub mod raw;
 pub mod routes;
+pub mod table;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
+pub use table::{AcceptRequest, Opening};
+
 use crate::protocol::ws::{self, HEADER_ROOM, Payload};
 pub use crate::{
-    broker::name::TopicName,
+    broker::{
+        encoding::Encoding,
+        home::Start,
+        ids::{ConnectionId, Epoch, InvalidConnectionId, Offset},
+        name::{NameError, TopicName},
+    },
     protocol::{
         http::{Refusal, Request, Response},
         ws::{CloseCode, Kind},
@@ -50,6 +63,13 @@ fn message(kind: Kind, bytes: &[u8]) -> Message<'static> {
     Message { kind, payload: Payload::Owned { buffer, start: HEADER_ROOM } }
 }
 
+/// A name that is no topic's: 400.
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        Refusal::bad_request("topic_name", error.to_string())
+    }
+}
+
 /// The request that opened a connection.
 #[derive(Debug)]
 pub struct Handshake<'a> {
@@ -73,6 +93,16 @@ pub trait Session {
     /// The client gets the refusal instead.
     fn open(&mut self, context: &mut Context<'_>, handshake: &Handshake<'_>) -> Result<(), Refusal> {
         let _ = (context, handshake);
+        Ok(())
+    }
+
+    /// A subscription that was asked for with [`Context::subscribe_from`] stands. What is sent here leaves before its
+    /// messages.
+    ///
+    /// # Errors
+    /// Closes the connection with 1011.
+    fn subscribed(&mut self, context: &mut Context<'_>, subscribed: &Subscribed) -> Result<(), Failure> {
+        let _ = (context, subscribed);
         Ok(())
     }
 
@@ -123,6 +153,19 @@ pub trait Session {
     fn close(&mut self, close: &Close<'_>) {
         let _ = close;
     }
+}
+
+/// How a subscription begins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subscribed {
+    /// The topic, in its shared form.
+    pub topic: TopicName,
+    /// The topic's life: offsets of another one mean other messages.
+    pub epoch: Epoch,
+    /// The message before the first that follows.
+    pub offset: Offset,
+    /// Whether all that was asked for of the past follows. If not, what follows is what is published from now on.
+    pub recovered: bool,
 }
 
 /// What went wrong inside a session: its connection is closed with 1011.
@@ -187,6 +230,8 @@ pub trait Sink {
     fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience);
     /// See [`Context::subscribe`].
     fn subscribe(&mut self, topic: &TopicName) -> TopicName;
+    /// See [`Context::subscribe_from`].
+    fn subscribe_from(&mut self, topic: &TopicName, encoding: Encoding, start: Start) -> TopicName;
     /// See [`Context::unsubscribe`].
     fn unsubscribe(&mut self, topic: &TopicName);
     /// See [`Context::set_timer`].
@@ -199,6 +244,8 @@ pub trait Sink {
     fn terminate(&mut self);
     /// See [`Context::buffered_amount`].
     fn buffered_amount(&self) -> usize;
+    /// See [`Context::connection`].
+    fn connection(&self) -> ConnectionId;
     /// See [`Context::state`].
     fn state(&self) -> State;
 }
@@ -241,7 +288,15 @@ impl<'a> Context<'a> {
         self.sink.subscribe(topic)
     }
 
-    /// Ends the subscription. A message that has begun to leave is finished.
+    /// Subscribes this connection to a topic's messages in some encoding, with what is asked of its past. Then
+    /// [`Session::subscribed`] is told where the subscription begins, which is never before this returns; a connection that
+    /// opens gets its 101 behind that. A second subscription to the same topic in the same encoding changes nothing, and is
+    /// told nothing.
+    pub fn subscribe_from(&mut self, topic: &TopicName, encoding: Encoding, start: Start) -> TopicName {
+        self.sink.subscribe_from(topic, encoding, start)
+    }
+
+    /// Ends the subscription, in whatever encodings there is one. A message that has begun to leave is finished.
     pub fn unsubscribe(&mut self, topic: &TopicName) {
         self.sink.unsubscribe(topic);
     }
@@ -272,6 +327,28 @@ impl<'a> Context<'a> {
     /// have before them.
     pub fn buffered_amount(&self) -> usize {
         self.sink.buffered_amount()
+    }
+
+    /// The connection's name, by which a `ServerHandle` can close it from any thread. None other has it while the
+    /// server runs, unless four billion have come and gone in its place.
+    ///
+    /// ```
+    /// use stentor::session::{Context, Handshake, Refusal, Session, text};
+    /// # use stentor::session::{Failure, Message};
+    ///
+    /// struct Member;
+    ///
+    /// impl Session for Member {
+    ///     /// Tells its client who it is.
+    ///     fn open(&mut self, context: &mut Context<'_>, _: &Handshake<'_>) -> Result<(), Refusal> {
+    ///         context.send(text(&context.connection().to_string()));
+    ///         Ok(())
+    ///     }
+    /// #   fn message(&mut self, _: &mut Context<'_>, _: Message<'_>) -> Result<(), Failure> { Ok(()) }
+    /// }
+    /// ```
+    pub fn connection(&self) -> ConnectionId {
+        self.sink.connection()
     }
 
     /// Where the connection stands.

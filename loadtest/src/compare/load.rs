@@ -4,6 +4,7 @@
 //! that `--json` would print.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,7 @@ impl Load {
         match self.parse(arguments)? {
             Command::Fanout(args) => object(fanout::measure(&args, screen)),
             Command::Echo(args) => object(echo::measure(&args, screen)),
-            Command::Idle(args) => object(idle::measure(&args, screen)),
+            Command::Idle(args) => object(idle::measure(&args, screen, &AtomicBool::new(false))),
             Command::Handshakes(args) => object(handshakes::measure(&args, screen)),
             Command::Topics(args) => object(topics::measure(&args, screen)),
             _ => unreachable!("a load's name is parsed as that load"),

@@ -122,6 +122,37 @@ fn nobody_is_timed_out_for_the_servers_own_pause() {
     assert!(test.net.is_gone(idle), "but who stays silent goes");
 }
 
+/// Pings that fall due together, on a worker that is slow to send them: a client's time begins when its ping leaves.
+#[test]
+fn nobody_is_timed_out_for_a_ping_that_waits_to_be_sent() {
+    for personality in [Personality::Readiness, Personality::Completion] {
+        let config = Config {
+            ping_interval: Some(Duration::from_secs(10)),
+            pong_timeout: Duration::from_secs(1),
+            ..Config::default()
+        };
+        let mut test = Test::new(personality, &config);
+        let clients: Vec<_> = (0..500).map(|_| test.connect("/ws/t?mode=sub")).collect();
+        let silent = test.connect("/ws/t?mode=sub");
+        // The worker does not run, and all are due when it does.
+        test.net.advance(Duration::from_secs(15));
+        let mut pinged = 0;
+        for _ in 0..30 {
+            test.net.advance(Duration::from_millis(400));
+            test.ticks(1);
+            for &client in &clients {
+                if frames(&test.read(client, LARGE)).iter().any(|(first, _)| *first == 0x89) {
+                    pinged += 1;
+                    test.write(client, &[0x8a, 0x80, 0, 0, 0, 0]);
+                }
+            }
+        }
+        assert!(pinged >= clients.len(), "{pinged}");
+        assert!(!clients.iter().any(|client| test.net.is_gone(*client)), "{personality:?}");
+        assert!(test.net.is_gone(silent), "{personality:?}: but who stays silent goes");
+    }
+}
+
 #[test]
 fn a_slow_reader_whose_ping_waits_behind_its_bytes_is_alive() {
     for personality in [Personality::Readiness, Personality::Completion] {
