@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use stentor::broker::name::TopicName;
 use stentor::cli::{self, Command, Exit};
-use stentor::config::{Anonymous, Config, Group, SlowConsumer, keys, reference};
+use stentor::config::{Anonymous, Config, Group, SlowConsumer, api_key::ApiKey, keys, reference};
 
 fn parse<S: AsRef<str>>(flags: impl IntoIterator<Item = S>) -> Result<Command, Exit> {
     let program = OsString::from("stentor");
@@ -72,7 +72,8 @@ fn companions(name: &str) -> &'static [&'static str] {
     match name {
         "max-message-bytes" => &["--lag-bytes-max=1GiB", "--assembly-bytes-max=1GiB"],
         "lag-bytes-max" => &["--max-message-bytes=1", "--log-bytes-max=64GiB"],
-        "assembly-bytes-max" => &["--max-message-bytes=1"],
+        "max-body-bytes" => &["--assembly-bytes-max=1GiB"],
+        "assembly-bytes-max" => &["--max-message-bytes=1", "--max-body-bytes=1KiB"],
         "log-bytes-max" => &["--max-message-bytes=1", "--lag-bytes-max=1KiB"],
         _ => &[],
     }
@@ -238,6 +239,64 @@ fn mistakes_say_what_to_do() {
     ] {
         assert_eq!(mistake(flags), line);
     }
+}
+
+#[test]
+fn keys_of_the_api_are_read_and_never_shown() {
+    const KEY: &str = "0123456789abcdef";
+    let directory = std::env::temp_dir().join(format!("stentor-keys-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).expect("a file");
+        format!("--api-key-file={}", path.display())
+    };
+    let good = file("good", &format!("# for the backend\n\n  backend:{KEY}-1\r\nops:{KEY}-2\n"));
+    let flag = format!("--api-key=flag:{KEY}-3");
+    let config = config([&good, &flag]);
+    assert_eq!(config.all_api_keys().map(ApiKey::name).collect::<Vec<_>>(), ["flag", "backend", "ops"]);
+    for shown in [config.flags(), config.summary(), format!("{config:?}")] {
+        assert!(!shown.contains(KEY) && shown.contains("flag"), "{shown}");
+    }
+    assert!(config.flags().contains("\n# --api-key=flag:…\n"), "{}", config.flags());
+    assert!(config.flags().contains(&format!("\n{good}\n")), "{}", config.flags());
+    assert!(config.summary().ends_with(", API keys: flag, backend, ops"), "{}", config.summary());
+
+    let twice = [flag.as_str(), "--api-key=flag:fedcba9876543210"];
+    assert_eq!(mistake(twice), "--api-key: there are two keys of the name flag");
+    for (flag, says) in [
+        (format!("--api-key=short:{}", &KEY[1..]), "--api-key (not shown): a key has 16 to 512 characters"),
+        (format!("--api-key={KEY}"), "--api-key (not shown): expected NAME:KEY"),
+        (format!("--api-key=a b:{KEY}"), "--api-key (not shown): the name before the colon"),
+        (file("bad", &format!("a:{KEY}\nb {KEY}\n")), "bad: line 2: expected NAME:KEY"),
+        (file("empty", "# none\n"), "empty: there is no key in it"),
+        (format!("--api-key-file={}", directory.join("none").display()), "none: can't be read: No such file"),
+    ] {
+        let line = mistake([&flag]);
+        assert!(line.contains(says) && !line.contains(&KEY[1..]), "{line}");
+    }
+    std::fs::remove_dir_all(&directory).expect("it is ours");
+}
+
+#[test]
+fn keys_of_the_api_may_be_in_the_environment() {
+    let run = |keys: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_stentor"))
+            .args(["--check", "--api-key=flag:0123456789abcdef"])
+            .env("STENTOR_API_KEYS", keys)
+            .output()
+            .expect("it runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("a text"))
+    };
+    let (code, text) = run("a:0123456789abcdef\nb:fedcba9876543210");
+    assert!(code == Some(0) && text.ends_with(", API keys: flag, a, b\n"), "{text}");
+    let (code, text) = run("a:0123456789abcdef b:fedcba987654321");
+    assert_eq!(code, Some(2));
+    assert!(
+        text.starts_with("stentor: STENTOR_API_KEYS: --api-key (not shown): ") && !text.contains("fedcba"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -243,6 +243,23 @@ fn own_routes_beside() {
     let mut client = Client::open(&server, "/ws/t?token=secret");
     client.send_text("hello");
     assert_eq!(client.text(), "hello");
+    // The body of a call reaches the API.
+    let call = |body: &str| {
+        let len = body.len();
+        let head = format!("POST /api/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len}\r\n\r\n");
+        Client::connect(&server).request(&format!("{head}{body}"))
+    };
+    let response = call(r#"{"data":1}"#);
+    assert_eq!(response.status, 200);
+    assert!(response.body.contains("channel is missing or empty"), "{response:?}");
+    assert_eq!(call("no JSON").status, 400);
+}
+
+#[test]
+fn without_own_routes_there_is_no_api() {
+    let server = serve(&config(), |builder| builder.page("/", "text/plain", "ours"));
+    let request = "POST /api/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
+    assert_eq!(Client::connect(&server).request(request).status, 404);
 }
 
 #[test]

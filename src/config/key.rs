@@ -134,6 +134,8 @@ pub trait Entry: Sync {
     fn unit(&self) -> &'static str;
     /// Whether the flag may stand alone.
     fn is_switch(&self) -> bool;
+    /// Whether its texts must not be shown.
+    fn is_secret(&self) -> bool;
     /// Reads a text and writes its value again: the one way in which the value is written.
     ///
     /// # Errors
@@ -151,7 +153,8 @@ impl<K: Kind> Key<K> {
                 Refusal::Form(expected) => expected,
                 Refusal::Range => format!("out of range, allowed is {}", self.kind.accepts()),
             };
-            Error::new(format!("--{} {}: {why}", self.about.name, quote(text)))
+            let shown = if self.kind.is_secret() { "(not shown)".to_owned() } else { quote(text) };
+            Error::new(format!("--{} {shown}: {why}", self.about.name))
         })
     }
 }
@@ -175,6 +178,10 @@ impl<K: Kind + Sync> Entry for Key<K> {
 
     fn is_switch(&self) -> bool {
         self.kind.is_switch()
+    }
+
+    fn is_secret(&self) -> bool {
+        self.kind.is_secret()
     }
 
     fn canonical(&self, text: &str) -> Result<String, Error> {

@@ -7,8 +7,10 @@
 //! Pure data. It asks the system two things: how many processors this process may use, and for the file that
 //! `--config` names ([`mod@file`]).
 //!
-//! Invariant: what [`Config::flags`] writes resolves to an equal configuration, as long as that file is the same.
+//! Invariant: what [`Config::flags`] writes resolves to an equal configuration, as long as that file is the same, but for
+//! secrets, which it does not show.
 
+pub mod api_key;
 pub mod file;
 mod key;
 pub mod keys;
@@ -25,6 +27,7 @@ use crate::broker::{
     rules::{Rule, Rules},
     schedule::Schedule,
 };
+use api_key::{ApiKey, ApiKeyFile};
 pub use file::TopicRule;
 pub(crate) use key::quote;
 pub use key::{About, Entry, Error, Given, Group, Key};
@@ -102,6 +105,10 @@ pub struct Config {
     pub subprotocols: Vec<String>,
     /// Whether `/echo` is served.
     pub echo: bool,
+    /// Keys of the server API that were given one by one.
+    pub api_keys: Vec<ApiKey>,
+    /// A file of further ones.
+    pub api_key_file: Option<ApiKeyFile>,
 
     /// Open connections; `None`: as many as the limit on open files holds.
     pub max_connections: Option<usize>,
@@ -117,6 +124,8 @@ pub struct Config {
     pub max_fragments: u32,
     /// Bytes of one request head: request line and header fields.
     pub max_head_bytes: usize,
+    /// Bytes of one request body.
+    pub max_body_bytes: usize,
 
     /// From accept to the end of the request head.
     pub handshake_timeout: Duration,
@@ -146,7 +155,7 @@ pub struct Config {
 
     /// Bytes of all topics' logs together.
     pub log_bytes_max: usize,
-    /// Bytes of all half-received messages together.
+    /// Bytes of all half-received messages and request bodies together.
     pub assembly_bytes_max: usize,
     /// Bytes of replies that wait for one connection.
     pub reply_bytes_max: usize,
@@ -175,7 +184,7 @@ impl Config {
     /// in it.
     pub fn resolve(given: &Given) -> Result<Self, Error> {
         let listen = given.all(&keys::LISTEN)?;
-        let loopback_only = listen.iter().all(|address| address.ip().to_canonical().is_loopback());
+        let loopback_only = are_loopback(&listen);
         let anonymous = given.last(&keys::ANONYMOUS)?;
         let mut config = Self {
             backlog: given.one(&keys::BACKLOG)?,
@@ -190,6 +199,8 @@ impl Config {
             allow_origin: given.all(&keys::ALLOW_ORIGIN)?,
             subprotocols: given.all(&keys::SUBPROTOCOL)?,
             echo: given.one(&keys::ECHO)?.unwrap_or(loopback_only),
+            api_keys: given.all(&keys::API_KEY)?,
+            api_key_file: given.last(&keys::API_KEY_FILE)?,
             max_connections: given.one(&keys::MAX_CONNECTIONS)?,
             max_connections_per_ip: given.one(&keys::MAX_CONNECTIONS_PER_IP)?,
             max_topics: given.one(&keys::MAX_TOPICS)?,
@@ -197,6 +208,7 @@ impl Config {
             max_message_bytes: given.one(&keys::MAX_MESSAGE_BYTES)?,
             max_fragments: given.one(&keys::MAX_FRAGMENTS)?,
             max_head_bytes: given.one(&keys::MAX_HEAD_BYTES)?,
+            max_body_bytes: given.one(&keys::MAX_BODY_BYTES)?,
             handshake_timeout: given.one(&keys::HANDSHAKE_TIMEOUT)?,
             message_timeout: given.one(&keys::MESSAGE_TIMEOUT)?,
             ping_interval: given.one(&keys::PING_INTERVAL)?,
@@ -258,6 +270,16 @@ impl Config {
         }
     }
 
+    /// All keys of the server API, wherever they were given.
+    pub fn all_api_keys(&self) -> impl Iterator<Item = &ApiKey> {
+        self.api_keys.iter().chain(self.api_key_file.iter().flat_map(|file| &file.keys))
+    }
+
+    /// Whether nobody but this machine reaches any listener.
+    pub fn is_loopback_only(&self) -> bool {
+        are_loopback(&self.listen)
+    }
+
     /// Refuses values that are each allowed but make no sense together.
     fn check_contradictions(&self) -> Result<(), Error> {
         for (index, address) in self.listen.iter().enumerate() {
@@ -265,10 +287,19 @@ impl Config {
                 return Err(Error::new(format!("--listen {address}: given twice")));
             }
         }
+        let names: Vec<&str> = self.all_api_keys().map(ApiKey::name).collect();
+        if let Some((_, name)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+            return Err(Error::new(format!("--api-key: there are two keys of the name {name}")));
+        }
         at_most(
             (&keys::MAX_MESSAGE_BYTES.about, self.max_message_bytes),
             (&keys::ASSEMBLY_BYTES_MAX.about, self.assembly_bytes_max),
             "no message of the allowed size could be received",
+        )?;
+        at_most(
+            (&keys::MAX_BODY_BYTES.about, self.max_body_bytes),
+            (&keys::ASSEMBLY_BYTES_MAX.about, self.assembly_bytes_max),
+            "no request body of the allowed size could be received",
         )?;
         at_most(
             (&keys::MAX_MESSAGE_BYTES.about, self.max_message_bytes),
@@ -296,9 +327,9 @@ impl Config {
 
     /// The configuration as flags, one a line: what `--print-config` prints.
     ///
-    /// A key that holds no value is a comment line (`# --subprotocol: none`). Given back to the server, the flags
-    /// resolve to an equal configuration. What the file says follows in comment lines, as TOML with every value in
-    /// effect.
+    /// A key that holds no value is a comment line (`# --subprotocol: none`), and so is a secret, of which only the name
+    /// is told. Given back to the server, the flags resolve to an equal configuration, but for the secrets. What the file
+    /// says follows in comment lines, as TOML with every value in effect.
     pub fn flags(&self) -> String {
         let mut lines = String::new();
         for key in keys::ALL {
@@ -307,8 +338,9 @@ impl Config {
             if values.is_empty() {
                 lines += &format!("# --{}: {}\n", about.name, about.default_text());
             }
-            for value in values {
-                lines += &format!("--{}={value}\n", about.name);
+            for value in &values {
+                let hidden = if key.is_secret() { "# " } else { "" };
+                lines += &format!("{hidden}--{}={value}\n", about.name);
             }
         }
         let topics = self.topics.iter().map(|topic| topic.table(self));
@@ -325,6 +357,10 @@ impl Config {
         let number = |count: usize, what| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let workers = number(self.workers, "worker");
         let mut summary = format!("configuration is valid: {workers}, listening on {}", listen.join(", "));
+        let names: Vec<_> = self.all_api_keys().map(ApiKey::name).collect();
+        if !names.is_empty() {
+            summary += &format!(", API keys: {}", names.join(", "));
+        }
         if let Some(path) = &self.config_file {
             let topics = number(self.topics.len(), "topic rule");
             let schedules = number(self.schedules.len(), "schedule");
@@ -351,6 +387,10 @@ fn at_most(lower: (&About, usize), upper: (&About, usize), consequence: &str) ->
         lower.0.name,
         upper = upper.0.name,
     )))
+}
+
+fn are_loopback(listeners: &[SocketAddr]) -> bool {
+    listeners.iter().all(|address| address.ip().to_canonical().is_loopback())
 }
 
 /// One worker for each processor that this process may use, within the range of `--workers`.

@@ -26,7 +26,7 @@ may be repeated takes one value each time; any other may be given once.
 
 For each key the name of an environment variable is reserved, such as `";
 
-const HEAD_END: &str = "`. The server\ndoes not read the environment yet.\n";
+const HEAD_END: &str = "`. The server\nreads one other so far: `STENTOR_API_KEYS`, see `--api-key`.\n";
 
 /// The whole page, in Markdown.
 pub fn page() -> String {

@@ -15,7 +15,10 @@ use slab::Slab;
 use super::{farewell::Farewell, lanes::NONE, outgoing::Outgoing};
 use crate::{
     broker::ids::{ConnectionId, Tick, WorkerId},
-    protocol::ws::Reader,
+    protocol::{
+        http::{BodyReader, Request},
+        ws::Reader,
+    },
     session::Session,
 };
 
@@ -133,7 +136,7 @@ pub struct Warm {
     pub message_at: Tick,
     /// When the last ping was sent.
     pub pinged_at: Tick,
-    /// When the message that is under way began. Only meaningful while one is.
+    /// When the message, or the request body, that is under way began. Only meaningful while one is.
     pub began_at: Tick,
     /// When the socket last took bytes; only meaningful while it is blocked or closing.
     pub progress_at: Tick,
@@ -142,8 +145,10 @@ pub struct Warm {
 /// What few connections have, or only for a while.
 #[derive(Default)]
 pub struct Extra {
-    /// A request head that is not whole yet.
+    /// A request head that is not whole yet, or requests whose turn has not come.
     pub head: BytesMut,
+    /// A request whose body is not whole yet.
+    pub collecting: Option<Box<Collecting>>,
     /// Received, and not to be looked at before the connection may be read again.
     pub unread: BytesMut,
     /// Published messages that wait for room or credit.
@@ -160,9 +165,19 @@ pub struct Extra {
     pub farewell: Option<Farewell>,
 }
 
+/// A request, and what of its body has come.
+#[derive(Debug)]
+pub struct Collecting {
+    /// The head.
+    pub request: Request,
+    /// The body.
+    pub body: BodyReader,
+}
+
 impl Extra {
     fn is_default(&self) -> bool {
         self.head.is_empty()
+            && self.collecting.is_none()
             && self.unread.is_empty()
             && self.held == 0
             && self.pending == 0

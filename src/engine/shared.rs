@@ -46,7 +46,9 @@ pub struct Settings {
     pub messages: ws::Limits,
     /// Bounds of request heads.
     pub heads: HeadLimits,
-    /// Bytes of all half-received and held messages together.
+    /// Bytes of one request body.
+    pub body_bytes_max: usize,
+    /// Bytes of all half-received messages and request bodies, and of held messages, together.
     pub assembly_bytes_max: usize,
     /// Bytes that may wait for one connection alone.
     pub reply_bytes_max: usize,
@@ -98,6 +100,7 @@ impl Settings {
                 fragments_max: config.max_fragments,
             },
             heads: HeadLimits { head_bytes_max: config.max_head_bytes, headers_max: HEADERS_MAX },
+            body_bytes_max: config.max_body_bytes,
             assembly_bytes_max: config.assembly_bytes_max,
             reply_bytes_max: config.reply_bytes_max,
             connections_max,

@@ -194,7 +194,7 @@ impl<U: 'static> Builder<U> {
     ///     .route("/echo", |_| Ok(Echo))
     ///     .route("/news/{*topic}", |opening| {
     ///         let topic = TopicName::parse(opening.parameter("topic"))?;
-    ///         Ok(Raw::new(topic, Mode::Subscribe, Audience::All))
+    ///         Ok(Raw::new(topic, Mode::Subscribe, Audience::All, 0))
     ///     })
     ///     .start()
     ///     .expect("a free port");
@@ -228,8 +228,9 @@ impl<U: 'static> Builder<U> {
         self
     }
 
-    /// Keeps the server's own routes (`/ws/{topic}`, `/metrics`, `/health`, …) for what is not a route or page of
-    /// the program.
+    /// Keeps the server's own routes (`/ws/{topic}`, `/api/{method}`, `/metrics`, `/health`, …) for what is not a route
+    /// or page of the program. The API is not the hook's of [`Builder::accept`] to guard: it takes `api_keys` of
+    /// [`Builder::config`], and without any is for this machine only.
     ///
     /// ```
     /// let server = stentor::server::Server::builder()

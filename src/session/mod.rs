@@ -9,9 +9,11 @@
 //! ```
 //!
 //! [`raw`], [`json`] and [`echo`] are the sessions so far, [`routes`] decides which request gets which, [`table`] does so
-//! for an embedding program. [`dialect`] is what messages look like to each kind of client.
+//! for an embedding program. [`dialect`] is what messages look like to each kind of client. [`api`] is what backends call
+//! over HTTP.
 
 mod admission;
+pub mod api;
 pub mod dialect;
 pub mod echo;
 pub mod json;
@@ -40,7 +42,7 @@ pub use crate::{
         name::{NameError, TopicName},
     },
     protocol::{
-        http::{Refusal, Request},
+        http::{Refusal, Request, Response},
         ws::{CloseCode, Kind},
     },
 };
@@ -397,9 +399,23 @@ pub enum Route {
         subprotocol: Option<String>,
     },
     /// An answer. The connection goes on if HTTP lets it.
-    Respond(crate::protocol::http::Response),
+    Respond(Response),
     /// An answer that refuses; counted by its reason.
     Refuse(Refusal),
+    /// Whoever asks may, and the body is wanted: it is collected, and then [`Router::respond`] is called. A body
+    /// over `--max-body-bytes`, or a broken one, is refused without it.
+    Body,
+}
+
+/// What a request gets once its body is there.
+pub enum Answer {
+    /// An answer. The connection goes on if HTTP lets it.
+    Respond(Response),
+    /// An answer that refuses; counted by its reason. The connection goes on as well, since the whole request was
+    /// read.
+    Refuse(Refusal),
+    /// A call of the server API, for the engine to carry out and answer. The connection waits for it.
+    Call(Box<api::Call>),
 }
 
 impl Route {
@@ -417,8 +433,14 @@ impl Route {
 
 /// Decides what a request gets. One value serves all workers.
 pub trait Router: Send + Sync {
-    /// Routes one request.
+    /// Routes one request by its head. Who may ask is decided here, before a body is read.
     fn route(&self, request: &Request, address: SocketAddr) -> Route;
+
+    /// Answers a request that [`route`](Self::route) wanted the body of; an empty one for a request without.
+    fn respond(&self, request: &Request, body: Bytes, address: SocketAddr) -> Answer {
+        let _ = (request, body, address);
+        Answer::Refuse(Refusal::new(500, "no_answer", "the server wanted a body and has no answer to it"))
+    }
 }
 
 /// A finished frame for one connection.

@@ -8,14 +8,18 @@
 //! | `/ws` (upgrade) | the JSON dialect, with topics by `?topic=` and by commands |
 //! | `GET /client.js` | a client for browsers and Node |
 //! | `/echo` (upgrade) | echo |
+//! | `POST /api/{method}` | the server API |
 //!
 //! Here it is decided what anonymous clients may do; `admission` knows `Host` and `Origin`.
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+
 use super::{
-    Audience, Epoch, Offset, Refusal, Request, Route, Router, TopicName,
+    Answer, Audience, Epoch, Offset, Refusal, Request, Route, Router, TopicName,
     admission::Admission,
+    api::{self, Call, Rejection, keys::ApiKeys},
     dialect::Since,
     echo::Echo,
     json::{self, Json},
@@ -39,6 +43,7 @@ pub struct Routes {
     echo: bool,
     subscriptions_max: usize,
     admission: Admission,
+    api_keys: ApiKeys,
     metrics: MetricsText,
 }
 
@@ -53,11 +58,17 @@ impl Routes {
             echo: config.echo,
             subscriptions_max: config.max_subscriptions,
             admission: Admission::new(config)?,
+            api_keys: ApiKeys::new(config),
             metrics,
         })
     }
 
     fn answer(&self, request: &Request) -> Result<Route, Refusal> {
+        if request.path.starts_with(API) {
+            self.admission.check_host(request)?;
+            self.api_keys.check(request)?;
+            return api_method(request).map(|_| Route::Body);
+        }
         if request.has_body() {
             return Err(Refusal::content_too_large("body", "no route here takes a request body: send none"));
         }
@@ -185,6 +196,21 @@ fn since(request: &Request) -> Result<Option<Since>, Refusal> {
 /// What a client offers that speaks the JSON dialect.
 const JSON_SUBPROTOCOL: &str = "stentor.json";
 
+const API: &str = "/api/";
+
+/// The method that a request is for, if it is one of the API.
+fn api_method(request: &Request) -> Result<api::Method, Refusal> {
+    if request.method != Method::Post {
+        return Err(Refusal::method_not_allowed("api_method", "the API is called with POST", "POST"));
+    }
+    request.path.strip_prefix(API).and_then(api::Method::named).ok_or_else(|| {
+        Refusal::not_found(
+            "api_unknown",
+            "the API has no such method: docs/http-api.md lists those that it has",
+        )
+    })
+}
+
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -198,5 +224,15 @@ pub(super) fn get(request: &Request, response: impl FnOnce() -> Response) -> Res
 impl Router for Routes {
     fn route(&self, request: &Request, _address: SocketAddr) -> Route {
         self.answer(request).unwrap_or_else(Route::Refuse)
+    }
+
+    fn respond(&self, request: &Request, body: Bytes, _address: SocketAddr) -> Answer {
+        let called =
+            api_method(request).map_err(Rejection::from).and_then(|method| Call::parse(method, &body));
+        match called {
+            Ok(call) => Answer::Call(Box::new(call)),
+            Err(Rejection::Request(refusal)) => Answer::Refuse(refusal),
+            Err(Rejection::Method(error)) => Answer::Respond(api::reply::response(&Err(error))),
+        }
     }
 }

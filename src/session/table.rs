@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
 use super::{
-    Refusal, Request, Route, Router, Session,
+    Answer, Refusal, Request, Route, Router, Session,
     admission::Admission,
     pattern::{Parameters, Pattern},
     routes::{Routes, get},
@@ -53,7 +53,7 @@ pub struct AcceptRequest<'a> {
 /// fn room(opening: Opening<'_, ()>) -> Result<Raw, Refusal> {
 ///     let quiet = opening.request.query_value("echo").as_deref() == Some("off");
 ///     let audience = if quiet { Audience::Others } else { Audience::All };
-///     Ok(Raw::new(TopicName::parse(opening.parameter("room"))?, Mode::Both, audience))
+///     Ok(Raw::new(TopicName::parse(opening.parameter("room"))?, Mode::Both, audience, 0))
 /// }
 /// ```
 #[derive(Debug)]
@@ -261,6 +261,14 @@ fn parsed<T>(paths: Vec<(String, T)>) -> Result<Vec<(Pattern, T)>, TableError> {
 impl<U> Router for Table<U> {
     fn route(&self, request: &Request, address: SocketAddr) -> Route {
         self.answer(request, address).unwrap_or_else(Route::Refuse)
+    }
+
+    /// Only the server's own routes want bodies.
+    fn respond(&self, request: &Request, body: Bytes, address: SocketAddr) -> Answer {
+        match &self.own {
+            Some(own) => own.respond(request, body, address),
+            None => Answer::Refuse(Refusal::not_found("no_route", "nothing is here")),
+        }
     }
 }
 
