@@ -57,6 +57,8 @@ impl Exit {
 
 const PRINT_CONFIG: &str = "print-config";
 const CHECK: &str = "check";
+/// The environment variable with keys of the server API, as `--api-key` takes them, with spaces between.
+const API_KEYS: &str = "STENTOR_API_KEYS";
 /// The optional word `serve`: a place for other commands.
 const COMMAND: &str = "command";
 
@@ -77,6 +79,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> 
         for text in matches.get_many::<OsString>(about.name).into_iter().flatten() {
             given.add(about, text.to_string_lossy().into_owned());
         }
+    }
+    let from_environment = std::env::var_os(API_KEYS).unwrap_or_default();
+    for text in from_environment.to_string_lossy().split_whitespace() {
+        keys::API_KEY.canonical(text).map_err(|error| Exit::mistake(format!("{API_KEYS}: {error}")))?;
+        given.add(&keys::API_KEY.about, text.to_owned());
     }
     let config = Config::resolve(&given).map(Box::new).map_err(Exit::mistake)?;
     Ok(if matches.get_flag(PRINT_CONFIG) {

@@ -10,3 +10,8 @@ pub mod engine;
 pub mod protocol;
 pub mod server;
 pub mod session;
+
+/// The guide for programs that embed the server: what it shows is compiled as doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+pub struct EmbeddingGuide;

@@ -26,7 +26,8 @@ fn serve(config: &Config) -> Result<(), Exit> {
     prepare_allocator();
     log::init(config.log_level);
     let server = Server::start(config).map_err(|error| Exit::mistake(error.to_string()))?;
-    signals::on_signal(server.drainer()).map_err(|error| Exit::mistake(format!("no signals: {error}")))?;
+    signals::drain_on_signal(server.handle())
+        .map_err(|error| Exit::mistake(format!("no signals: {error}")))?;
     for address in server.addresses() {
         tracing::info!("listening on http://{address}/ (WebSocket: ws://{address}/ws/TOPIC)");
     }

@@ -18,8 +18,8 @@ use common::{
     in_memory::World,
 };
 use stentor::{
-    broker::{ids::WorkerId, limits::Gauge},
-    config::{Config, SlowConsumer},
+    broker::{ids::WorkerId, limits::Gauge, name::TopicName, pattern::Pattern},
+    config::{Config, SlowConsumer, TopicRule},
     engine::{
         Settings, Shared, Worker,
         driver::{Descriptors, Driver, Epoll, Uring, listener, sim::Personality},
@@ -278,4 +278,18 @@ fn deliver_over<D: Driver>(driver: impl Fn(Vec<TcpListener>) -> std::io::Result<
         let count = messages();
         assert!(count < MESSAGES, "{count} for {MESSAGES} messages of {payload_bytes} bytes");
     }
+}
+
+#[test]
+fn finding_the_rule_of_a_topic_allocates_nothing() {
+    let patterns = (0..300).map(|at| format!("tenant{at}/*/{}", if at % 2 == 0 { "*" } else { "**" }));
+    let patterns = patterns.map(|text| Pattern::parse(&text).expect("a pattern"));
+    let config = Config { topics: patterns.map(TopicRule::new).collect(), ..Config::default() };
+    let rules = config.rules();
+    let name = |text: &str| TopicName::parse(text).expect("a name");
+    let names = [name("tenant0/a/b"), name("tenant299/a/b/c"), name("tenant/a"), name("other")];
+    let count = allocation_counter::measure(|| {
+        names.iter().for_each(|name| drop(std::hint::black_box(rules.rule_for(name).clone())));
+    });
+    assert_eq!(count.count_total, 0);
 }

@@ -270,6 +270,7 @@ fn topic_names() {
             ("no hexadecimal digits", topic("%zz"), 400, "path_escape", "%25"),
             ("an unknown mode", topic("t?mode=all"), 400, "query", "mode"),
             ("an unknown echo", topic("t?echo=maybe"), 400, "query", "echo"),
+            ("none, without commands", upgrade_request("/ws").into(), 400, "query", "/ws/TOPIC"),
         ],
     );
 }
@@ -293,11 +294,11 @@ fn who_may_not_come_in() {
             ("a page without an origin", origin("null"), 403, "origin", "--allow-origin"),
             ("a page whose host begins as ours", origin("http://localhost.x.com"), 403, "origin", "--allow"),
             ("an unknown path", get("/nothing").into(), 404, "no_route", "/ws/TOPIC"),
-            ("a path without its topic", get("/ws").into(), 404, "no_route", "/ws/TOPIC"),
             ("an upgrade elsewhere", upgrade_request("/WS/t").into(), 404, "no_route", "/ws/TOPIC"),
             ("POST", post("/health"), 405, "method", "GET"),
             ("POST to a topic", post("/ws/t"), 405, "upgrade_method", "GET"),
             ("a topic without an upgrade", get("/ws/t").into(), 426, "upgrade_missing", "proxy"),
+            ("commands without an upgrade", get("/ws").into(), 426, "upgrade_missing", "proxy"),
         ],
     );
 }

@@ -75,6 +75,29 @@ fn topics() {
 }
 
 #[test]
+fn subscriptions_of_one_connection() {
+    let server = TestServer::start(&Config { max_subscriptions: 2, ..config() });
+    let mut refused = Client::connect(&server);
+    let three = upgrade_request("/ws?format=json&topic=a&topic=b&topic=c");
+    assert_eq!(refused.request(&three).status, 403);
+    assert_eq!(server.metrics().reason("refused", "subscribe"), 1);
+    let mut client = Client::open(&server, "/ws?format=json&topic=a&topic=b");
+    for _ in 0..2 {
+        let notice = client.text();
+        assert!(notice.starts_with(r#"{"subscribed""#), "{notice}");
+    }
+    client.send_text(r#"{"subscribe":"c"}"#);
+    let notice = client.text();
+    assert!(notice.contains("--max-subscriptions"), "{notice}");
+    // Another's place can be had.
+    client.send_text(r#"{"unsubscribe":"a"}"#);
+    assert_eq!(client.text(), r#"{"unsubscribed":"a"}"#);
+    client.send_text(r#"{"subscribe":"c"}"#);
+    let notice = client.text();
+    assert!(notice.starts_with(r#"{"subscribed":"c""#), "{notice}");
+}
+
+#[test]
 fn messages_and_fragments() {
     let server = TestServer::start(&Config { max_message_bytes: 1000, max_fragments: 4, ..config() });
     let mut client = Client::open(&server, "/echo");

@@ -59,6 +59,7 @@ fn flags_that_are_none() {
         (&["run"], "serve"),
         (&["--max-message-bytes=32MiB"], "--lag-bytes-max"),
         (&["--allow-origin=example.com"], "--allow-origin"),
+        (&["--config=/nowhere/rules.toml"], "--config /nowhere/rules.toml"),
     ] {
         let line = mistake(&stentor(flags));
         assert!(line.contains(says), "{flags:?}: {line}");

@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use stentor::broker::name::TopicName;
 use stentor::cli::{self, Command, Exit};
-use stentor::config::{Anonymous, Config, Group, keys, reference};
+use stentor::config::{Anonymous, Config, Group, SlowConsumer, api_key::ApiKey, keys, reference};
 
 fn parse<S: AsRef<str>>(flags: impl IntoIterator<Item = S>) -> Result<Command, Exit> {
     let program = OsString::from("stentor");
@@ -30,6 +33,34 @@ fn mistake<S: AsRef<str>>(flags: impl IntoIterator<Item = S>) -> String {
     line.strip_prefix("stentor: ").expect("who speaks").to_owned()
 }
 
+/// A file of this text, which goes with the value; its name has no need to be quoted.
+struct RulesFile(PathBuf);
+
+impl RulesFile {
+    fn new(text: impl AsRef<[u8]>) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("rules-{}-{number}", std::process::id()));
+        std::fs::write(&path, text).expect("a file can be written");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a text")
+    }
+
+    fn flag(&self) -> String {
+        format!("--config={}", self.path())
+    }
+}
+
+impl Drop for RulesFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 fn help(flag: &str) -> String {
     let exit = parse([flag]).expect_err("help ends the program");
     assert_eq!((exit.code, exit.to_stdout), (0, true));
@@ -41,7 +72,8 @@ fn companions(name: &str) -> &'static [&'static str] {
     match name {
         "max-message-bytes" => &["--lag-bytes-max=1GiB", "--assembly-bytes-max=1GiB"],
         "lag-bytes-max" => &["--max-message-bytes=1", "--log-bytes-max=64GiB"],
-        "assembly-bytes-max" => &["--max-message-bytes=1"],
+        "max-body-bytes" => &["--assembly-bytes-max=1GiB"],
+        "assembly-bytes-max" => &["--max-message-bytes=1", "--max-body-bytes=1KiB"],
         "log-bytes-max" => &["--max-message-bytes=1", "--lag-bytes-max=1KiB"],
         _ => &[],
     }
@@ -210,6 +242,64 @@ fn mistakes_say_what_to_do() {
 }
 
 #[test]
+fn keys_of_the_api_are_read_and_never_shown() {
+    const KEY: &str = "0123456789abcdef";
+    let directory = std::env::temp_dir().join(format!("stentor-keys-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).expect("a file");
+        format!("--api-key-file={}", path.display())
+    };
+    let good = file("good", &format!("# for the backend\n\n  backend:{KEY}-1\r\nops:{KEY}-2\n"));
+    let flag = format!("--api-key=flag:{KEY}-3");
+    let config = config([&good, &flag]);
+    assert_eq!(config.all_api_keys().map(ApiKey::name).collect::<Vec<_>>(), ["flag", "backend", "ops"]);
+    for shown in [config.flags(), config.summary(), format!("{config:?}")] {
+        assert!(!shown.contains(KEY) && shown.contains("flag"), "{shown}");
+    }
+    assert!(config.flags().contains("\n# --api-key=flag:…\n"), "{}", config.flags());
+    assert!(config.flags().contains(&format!("\n{good}\n")), "{}", config.flags());
+    assert!(config.summary().ends_with(", API keys: flag, backend, ops"), "{}", config.summary());
+
+    let twice = [flag.as_str(), "--api-key=flag:fedcba9876543210"];
+    assert_eq!(mistake(twice), "--api-key: there are two keys of the name flag");
+    for (flag, says) in [
+        (format!("--api-key=short:{}", &KEY[1..]), "--api-key (not shown): a key has 16 to 512 characters"),
+        (format!("--api-key={KEY}"), "--api-key (not shown): expected NAME:KEY"),
+        (format!("--api-key=a b:{KEY}"), "--api-key (not shown): the name before the colon"),
+        (file("bad", &format!("a:{KEY}\nb {KEY}\n")), "bad: line 2: expected NAME:KEY"),
+        (file("empty", "# none\n"), "empty: there is no key in it"),
+        (format!("--api-key-file={}", directory.join("none").display()), "none: can't be read: No such file"),
+    ] {
+        let line = mistake([&flag]);
+        assert!(line.contains(says) && !line.contains(&KEY[1..]), "{line}");
+    }
+    std::fs::remove_dir_all(&directory).expect("it is ours");
+}
+
+#[test]
+fn keys_of_the_api_may_be_in_the_environment() {
+    let run = |keys: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_stentor"))
+            .args(["--check", "--api-key=flag:0123456789abcdef"])
+            .env("STENTOR_API_KEYS", keys)
+            .output()
+            .expect("it runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("a text"))
+    };
+    let (code, text) = run("a:0123456789abcdef\nb:fedcba9876543210");
+    assert!(code == Some(0) && text.ends_with(", API keys: flag, a, b\n"), "{text}");
+    let (code, text) = run("a:0123456789abcdef b:fedcba987654321");
+    assert_eq!(code, Some(2));
+    assert!(
+        text.starts_with("stentor: STENTOR_API_KEYS: --api-key (not shown): ") && !text.contains("fedcba"),
+        "{text}"
+    );
+}
+
+#[test]
 fn arguments_that_are_no_text_are_a_mistake_too() {
     use std::os::unix::ffi::OsStringExt;
     for bytes in [&b"--listen=\xff"[..], b"--\xff", b"\xff", b"--\n=1", b"a\nb", b"--pin=\xff\n", b"-\n"] {
@@ -289,8 +379,8 @@ fn every_field_has_its_key_in_the_table() {
         Config { listen: Vec::new(), max_connections: None, ping_interval: None, ..Config::default() };
     let shown = format!("{config:#?}");
     let fields: Vec<_> = shown.lines().filter_map(|line| line.trim().split_once(": ")).collect();
-    // `open_loopback` follows from two others.
-    assert_eq!(fields.len(), keys::ALL.len() + 1, "{fields:?}");
+    // `open_loopback` follows from two others, `topics` and `schedules` stand in the file of `config_file`.
+    assert_eq!(fields.len(), keys::ALL.len() + 3, "{fields:?}");
 }
 
 #[test]
@@ -307,14 +397,92 @@ fn prose_is_sentences() {
 }
 
 #[test]
-fn the_reference_page_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.md");
-    let page = reference::page();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(path, &page).expect("docs/config.md can be written");
+fn the_reference_pages_are_current() {
+    for (name, page) in [("config.md", reference::page()), ("topics.md", reference::topics_page())] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &page).expect("a page can be written");
+        }
+        let stored = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(stored == page, "docs/{name} is not current: run UPDATE_DOCS=1 cargo test --test config");
     }
-    let stored = std::fs::read_to_string(path).expect("docs/config.md exists");
-    assert!(stored == page, "docs/config.md is not current: run UPDATE_DOCS=1 cargo test --test config");
+}
+
+#[test]
+fn the_example_of_the_page_about_topics_is_right() {
+    let page = reference::topics_page();
+    let example =
+        page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let file = RulesFile::new(example);
+    let config = config([file.flag()]);
+    assert_eq!((config.topics.len(), config.schedules.len()), (3, 2));
+    let Ok(Command::Check(checked)) = parse(["--check".to_owned(), "--workers=1".to_owned(), file.flag()])
+    else {
+        panic!("a valid configuration")
+    };
+    let what = checked.summary();
+    assert!(what.contains("127.0.0.1:8080; 3 topic rules and 2 schedules from "), "{what}");
+
+    let file = RulesFile::new("[[topic]]\nmatch = 'chat/*'\n\n\n[[topic]]\nmatch = 'chat/lobby'");
+    let told = format!("stentor: {}\n", mistake([file.flag()]).replace(file.path(), "rules.toml"));
+    assert!(page.contains(&told), "{told}");
+}
+
+#[test]
+fn rules_fall_back_to_the_flags() {
+    let file = RulesFile::new("[[topic]]\nmatch = 'a/*'\nlag-messages-max = 5");
+    let flags = ["--slow-consumer=skip".to_owned(), "--lag-messages-max=50".to_owned(), file.flag()];
+    let config = config(flags);
+    let rules = config.rules();
+    let rule = |name| rules.rule_for(&TopicName::parse(name).expect("a name"));
+    assert_eq!((rule("a/b").slow_consumer, rule("a/b").lag.messages), (SlowConsumer::Skip, 5));
+    assert_eq!((rule("b").slow_consumer, rule("b").lag.messages), (SlowConsumer::Skip, 50));
+    // A configuration that is written out in code is no exception.
+    let config = Config { slow_consumer: SlowConsumer::Latest, ..config };
+    assert_eq!(
+        config.rules().rule_for(&TopicName::parse("b").expect("a name")).slow_consumer,
+        SlowConsumer::Latest
+    );
+}
+
+#[test]
+fn mistakes_in_the_file_name_it_with_the_line() {
+    for (text, told) in [
+        (
+            &b"[[topic]]\nmatch = 'a'\nhistory = 'x'"[..],
+            "3: history x: expected a whole number such as 500 or 10_000, or off or 0",
+        ),
+        (b"[[topic]]\n# \xff\nmatch = 'a'", "2: is not UTF-8: save the file as UTF-8"),
+        (b"workers = 2", "1: workers: flags are not read from the file, give --workers on the command line"),
+    ] {
+        let file = RulesFile::new(text);
+        assert_eq!(mistake([file.flag()]), format!("{}:{told}", file.path()));
+        // Flags are looked at first.
+        assert!(mistake([file.flag(), "--workers=0".to_owned()]).starts_with("--workers 0"));
+    }
+    // What a file says is judged beside the flags.
+    let file = RulesFile::new("[[topic]]\nmatch = 'a'\nmax-message-bytes = '2MiB'");
+    let told = mistake([file.flag()]);
+    assert!(told.contains("max-message-bytes 2MiB is more than --max-message-bytes 1MiB"), "{told}");
+    assert!(parse([file.flag(), "--max-message-bytes=2MiB".to_owned()]).is_ok());
+    assert_eq!(mistake(["--config="]), "--config \"\": expected the path of a file");
+}
+
+#[test]
+fn printed_rules_are_comments_and_the_file_is_a_flag() {
+    let file = RulesFile::new(
+        "[[topic]]\nmatch = 'a/*'\nhistory = 5\n[[schedule]]\ntopic = 'b'\nevery = '1s'\npayload = '{{now}}'",
+    );
+    let config = config([file.flag(), "--workers=2".to_owned()]);
+    let printed = config.flags();
+    let given = printed.lines().filter(|line| !line.starts_with('#'));
+    assert_eq!(parse(given), Ok(Command::Serve(Box::new(config))));
+    assert!(printed.lines().any(|line| line == file.flag()), "{printed}");
+    let told = "#\n# [[topic]]\n# match = \"a/*\"\n# history = 5\n# history-age = \"24h\"\n# history-bytes = \"16MiB\"\n\
+                # slow-consumer = \"disconnect\"\n# lag-bytes-max = \"16MiB\"\n# lag-messages-max = 10_000\n\
+                # max-message-bytes = \"1MiB\"\n# min-interval = \"off\"\n#\n\
+                # [[schedule]]\n# topic = \"b\"\n# every = \"1s\"\n# payload = \"{{now}}\"\n";
+    assert!(printed.ends_with(told), "{printed}");
 }
 
 fn any_flags() -> impl Strategy<Value = Vec<String>> {

@@ -11,7 +11,7 @@ use std::{
 const ALLOWED: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("broker", &[]),
-    ("config", &[]),
+    ("config", &["broker"]),
     ("session", &["protocol", "broker", "config"]),
     ("engine", &["protocol", "broker", "session", "config"]),
     ("server", &["protocol", "broker", "session", "config", "engine"]),

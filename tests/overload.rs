@@ -48,7 +48,7 @@ struct Hooks {
 impl Router for Hooks {
     fn route(&self, request: &Request, _: SocketAddr) -> Route {
         let (verb, rest) = request.path[1..].split_once('/').expect("the test's own paths");
-        let raw = |mode| Raw::new(topic(rest), mode, Audience::All);
+        let raw = |mode| Raw::new(topic(rest), mode, Audience::All, 0);
         let session: Box<dyn Session> = match verb {
             "in" => Box::new(raw(Mode::Subscribe)),
             "to" => Box::new(Placed(raw(Mode::Publish))),

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use stentor::{
     broker::{
-        ids::{Mark, Position, Tick},
+        ids::{Mark, Position, Tick, UnixTime},
         lane::{Entry, Lane},
         limits::Gauge,
         log::{Log, Unit},
@@ -136,7 +136,7 @@ pub fn appending(criterion: &mut Criterion) {
             let gauge = Gauge::new(1 << 30);
             let mut log = Log::default();
             bencher.iter(|| {
-                log.append(&Unit::Borrowed(black_box(&unit)), Tick(0), &gauge).unwrap();
+                log.append(&Unit::Borrowed(black_box(&unit)), Tick(0), UnixTime(0), &gauge).unwrap();
                 log.posted(log.head().position);
             });
             assert_eq!((log.head().position.0 - Position::START.0) / len as u64, log.head().offset.0);
@@ -149,7 +149,7 @@ pub fn appending(criterion: &mut Criterion) {
         let gauge = Gauge::new(1 << 30);
         let mut log = Log::default();
         bencher.iter(|| {
-            log.append(&Unit::Owned(black_box(unit.clone())), Tick(0), &gauge).unwrap();
+            log.append(&Unit::Owned(black_box(unit.clone())), Tick(0), UnixTime(0), &gauge).unwrap();
             log.posted(log.head().position);
         });
         assert_eq!((log.head().position.0 - Position::START.0) / len, log.head().offset.0);
@@ -179,7 +179,7 @@ pub fn lap(criterion: &mut Criterion) {
             }
             bencher.iter(|| {
                 let sent = log.head().position;
-                log.append(&Unit::Borrowed(&[7; 66]), Tick(0), &gauge).unwrap();
+                log.append(&Unit::Borrowed(&[7; 66]), Tick(0), UnixTime(0), &gauge).unwrap();
                 lane.view.apply(log.head(), log.extents_after(sent));
                 log.posted(log.head().position);
                 let mut visits = 0;

@@ -16,12 +16,14 @@ use std::{
 
 use bytes::Bytes;
 use stentor::broker::{
-    home::{Head, Homes, Limits, Published, Sender},
+    encoding::{Encoder, Encoding, Stamp},
+    home::{Delivery, Head, Homes, Limits, Published, Sender},
     ids::{ConnectionId, Epoch, Key, Mark, Tick, WorkerId},
     lane::Lane,
     limits::{Gauge, Window},
     log::{LARGE_BYTES, Unit},
     name::TopicName,
+    rules::{Rule, Rules, SlowConsumer},
 };
 
 use lane::{LaneRecord, Message, Subscriber};
@@ -87,6 +89,28 @@ struct Mail {
     heads: Vec<Head>,
 }
 
+/// Nothing is kept.
+fn rules() -> Rules {
+    let otherwise = Rule {
+        slow_consumer: SlowConsumer::Disconnect,
+        lag: WINDOW,
+        max_message_bytes: 1 << 20,
+        history: None,
+        welcome: None,
+        min_interval: None,
+    };
+    Rules::new([], otherwise)
+}
+
+/// Only the canonical encoding is read.
+struct Nobody;
+
+impl Encoder for Nobody {
+    fn encode(&self, encoding: Encoding, _: &Stamp<'_>, _: &[u8], _: &mut Vec<u8>) {
+        panic!("nobody reads {encoding:?}");
+    }
+}
+
 struct World {
     workers: usize,
     now: Tick,
@@ -118,11 +142,16 @@ impl World {
             idle: IDLE,
             topics: Arc::clone(&topics_gauge),
             logs: Arc::clone(&logs_gauge),
+            rules: Arc::new(rules()),
+            stones: 0,
+            stone_ticks: 0,
         };
         World {
             workers,
             now: Tick(0),
-            homes: (0..workers).map(|home| Homes::new(limits.clone(), workers, home as u64)).collect(),
+            homes: (0..workers)
+                .map(|home| Homes::new(limits.clone(), Arc::new(Nobody), workers, home as u64))
+                .collect(),
             lanes: (0..workers).map(|_| Default::default()).collect(),
             mail: (0..workers).map(|_| (0..workers).map(|_| Mail::default()).collect()).collect(),
             topics: Default::default(),
@@ -156,7 +185,7 @@ impl World {
         let unit = if owned { Unit::Owned(copy) } else { Unit::Borrowed(&message.bytes) };
         let connection = ConnectionId { worker: id(home), generation: 0, slot: number };
         let sender = Sender::Connection(connection, len);
-        match self.homes[home].publish(&name(topic), unit, exclude, sender, self.now) {
+        match self.homes[home].publish(&name(topic), unit, Delivery::excluding(exclude), sender, self.now) {
             Published::Taken => {
                 assert!(nobody_waits, "nobody overtakes");
                 assert_ne!(room, Some(false), "taken beyond the window");
@@ -230,13 +259,15 @@ impl World {
 
     fn open_control(&mut self, from: usize, to: usize, control: &Control) {
         match *control {
-            Control::Join(topic, lane) => match self.homes[to].join(&name(topic), id(from), lane, self.now) {
-                Ok(()) => drop(self.topics[topic].interests.insert(from, (lane, None))),
-                Err(_) => {
-                    assert_eq!(self.topics_gauge.used(), TOPICS_MAX);
-                    self.control(to, from, Control::Refused(lane));
+            Control::Join(topic, lane) => {
+                match self.homes[to].join(&name(topic), Encoding::CANONICAL, id(from), lane, self.now) {
+                    Ok(()) => drop(self.topics[topic].interests.insert(from, (lane, None))),
+                    Err(_) => {
+                        assert_eq!(self.topics_gauge.used(), TOPICS_MAX);
+                        self.control(to, from, Control::Refused(lane));
+                    }
                 }
-            },
+            }
             Control::Leave(topic, lane) => {
                 let known = &mut self.topics[topic];
                 if known.interests.get(&from).is_some_and(|(key, _)| *key == lane) {
@@ -286,8 +317,8 @@ impl World {
             floors.push((at_home, key, floor));
         }
         for to in 0..self.workers {
-            while let Some(key) = self.homes[worker].dirty(id(to)).pop() {
-                let Some(head) = self.homes[worker].head_for(key, id(to)) else { continue };
+            while let Some((key, encoding)) = self.homes[worker].dirty(id(to)).pop() {
+                let Some(head) = self.homes[worker].head_for(key, encoding, id(to)) else { continue };
                 self.check_head(&head);
                 if to == worker {
                     self.apply_head(to, head);

@@ -10,23 +10,25 @@ use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 
 use bytes::BytesMut;
 use stentor::{
+    broker::{encoding, ids::WorkerId},
     config::{Anonymous, Config},
     protocol::{
-        http::{HeadLimits, Method, Request, Response, Version, parse_request},
+        http::{BodyReader, HeadLimits, Method, Request, Response, Version, parse_request},
         ws::{
             CloseCode, ControlFrame, Event, Inbox, Limits, OpCode, ProtocolError, Reader, close_frame,
             control_frame,
         },
     },
     session::{
-        Audience, Close, Context, Error, Handshake, Message, Route, Router, Session, Sink, State, TopicName,
-        routes::Routes,
+        Answer, Audience, Close, ConnectionId, Context, Error, Handshake, Message, Route, Router, Session,
+        Sink, Start, State, TopicName, routes::Routes,
     },
 };
 
 use super::reference::{self, Item};
 
 const HEADS: HeadLimits = HeadLimits { head_bytes_max: 2048, headers_max: 24 };
+const BODY_BYTES_MAX: usize = 512;
 const MESSAGES: Limits = Limits { message_bytes_max: 1 << 16, fragments_max: 16 };
 
 /// Requests that open a WebSocket.
@@ -96,7 +98,7 @@ impl Sink for Recorder {
         self.sent.extend(frame(message));
     }
 
-    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience) {
+    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience, _: Option<u32>) {
         self.assert_not_closed();
         self.published.push((topic.clone(), frame(message), to));
     }
@@ -105,6 +107,10 @@ impl Sink for Recorder {
         self.assert_not_closed();
         self.subscribed.push(topic.clone());
         topic.clone()
+    }
+
+    fn subscribe_from(&mut self, topic: &TopicName, _: encoding::Encoding, _: Start) -> TopicName {
+        self.subscribe(topic)
     }
 
     fn unsubscribe(&mut self, topic: &TopicName) {
@@ -131,6 +137,10 @@ impl Sink for Recorder {
         self.sent.len()
     }
 
+    fn connection(&self) -> ConnectionId {
+        ConnectionId { worker: WorkerId(0), generation: 0, slot: 0 }
+    }
+
     fn state(&self) -> State {
         self.state
     }
@@ -149,7 +159,9 @@ struct Connection {
     routes: &'static Routes,
     phase: Phase,
     head: Vec<u8>,
-    /// Bytes of all request heads.
+    /// A request whose body is not whole yet.
+    collecting: Option<(Request, BodyReader)>,
+    /// Bytes of all request heads and bodies.
     heads_len: usize,
     responses: Vec<u8>,
     upgraded_by: Option<Request>,
@@ -164,6 +176,7 @@ impl Connection {
             routes,
             phase: Phase::Head,
             head: Vec::new(),
+            collecting: None,
             heads_len: 0,
             responses: Vec::new(),
             upgraded_by: None,
@@ -193,6 +206,10 @@ impl Connection {
             Phase::Head => {
                 self.head.extend_from_slice(bytes);
                 while matches!(self.phase, Phase::Head) && !self.head.is_empty() {
+                    if let Some((request, body)) = self.collecting.take() {
+                        self.read_body(request, body);
+                        continue;
+                    }
                     match parse_request(&self.head, &HEADS) {
                         Ok(None) => return,
                         Ok(Some((request, consumed))) => {
@@ -220,15 +237,48 @@ impl Connection {
                 self.respond(&response, Some(request), !request.keep_alive() || request.has_body());
             }
             Route::Refuse(refusal) => self.respond(&Response::from(refusal), Some(request), true),
+            Route::Body => match BodyReader::new(request.framing(), BODY_BYTES_MAX) {
+                Ok(body) => self.read_body(request.clone(), body),
+                Err(refusal) => self.respond(&Response::from(refusal), Some(request), true),
+            },
             Route::Upgrade { mut session, response, subprotocol } => {
                 let handshake = Handshake { request, address, subprotocol: subprotocol.as_deref() };
-                session.open(&mut Context::new(&mut self.recorder), &handshake).expect("they refuse nobody");
+                if let Err(refusal) = session.open(&mut Context::new(&mut self.recorder), &handshake) {
+                    self.recorder.subscribed.clear();
+                    self.respond(&Response::from(refusal), Some(request), true);
+                    return;
+                }
                 self.responses.extend(response);
                 self.recorder.state = State::Open;
                 self.session = Some(session);
                 self.upgraded_by = Some(request.clone());
                 self.phase = Phase::Frames;
             }
+        }
+    }
+
+    fn read_body(&mut self, request: Request, mut body: BodyReader) {
+        let mut bytes = BytesMut::from(&self.head[..]);
+        let read = body.read(&mut bytes);
+        let consumed = self.head.len() - bytes.len();
+        self.head.drain(..consumed);
+        self.heads_len += consumed;
+        match read {
+            Ok(Some(body)) => {
+                assert!(body.len() <= BODY_BYTES_MAX);
+                let address = SocketAddr::from(([127, 0, 0, 1], 0));
+                let response = match self.routes.respond(&request, body, address) {
+                    Answer::Respond(response) => response,
+                    Answer::Refuse(refusal) => refusal.into(),
+                    Answer::Call(_) => Response::new(200, "application/json", "{}"),
+                };
+                self.respond(&response, Some(&request), !request.keep_alive());
+            }
+            Ok(None) => {
+                assert!(self.head.is_empty() && body.buffered() <= BODY_BYTES_MAX);
+                self.collecting = Some((request, body));
+            }
+            Err(refusal) => self.respond(&Response::from(refusal), Some(&request), true),
         }
     }
 
@@ -393,6 +443,15 @@ fn expected(connection: &Connection, config: &Config, request: &Request, bytes: 
     [sent, published]
 }
 
+/// Whether a request that was granted has opened the JSON dialect.
+fn speaks_json(request: &Request) -> bool {
+    match request.query_value("format") {
+        _ if request.path == "/echo" => false,
+        Some(format) => format == "json",
+        None => request.list("sec-websocket-protocol").any(|offered| offered == "stentor.json"),
+    }
+}
+
 /// See the head of this file.
 pub fn session(data: &[u8]) {
     let [how, piece, rest @ ..] = data else { return };
@@ -417,6 +476,11 @@ pub fn session(data: &[u8]) {
     assert!(closes <= 1);
     if let Some(Item::Close(_, reason)) = frames.last_mut() {
         reason.clear();
+    }
+    if speaks_json(request) {
+        // What commands do is for the tests of the dialect.
+        assert!(frames.iter().all(|frame| !matches!(frame, Item::Binary(_))));
+        return;
     }
     let messages =
         server_frames(&published.iter().flat_map(|(_, frame, _)| frame.clone()).collect::<Vec<_>>());

@@ -7,6 +7,12 @@
 //!
 //! Effects are read out by the caller: [`Homes::dirty`] topics to post, [`Homes::released`] senders to let go.
 
+mod history;
+mod stones;
+mod topic;
+
+pub use history::Start;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -16,11 +22,18 @@ use bytes::Bytes;
 use foldhash::quality::FixedState;
 use smallvec::SmallVec;
 
+use self::{
+    history::Making,
+    stones::{Stone, Stones},
+    topic::{Held, Topic},
+};
 use super::{
-    ids::{ConnectionId, Epoch, Key, Mark, Position, Tick, WorkerId},
-    limits::{Charge, Gauge, Window},
-    log::{Extent, Log, LogFull, Unit},
+    encoding::{Encoding, SharedEncoder},
+    ids::{ConnectionId, Epoch, Key, Mark, Offset, Position, Tick, UnixTime, WorkerId},
+    limits::{Gauge, Window},
+    log::{Extent, LogFull, Unit},
     name::TopicName,
+    rules::Rules,
 };
 
 /// A topic that was quiet for this long lets go of its segments.
@@ -34,6 +47,12 @@ pub fn home_of(name: &TopicName, workers: u16, seed: u64) -> WorkerId {
     let weight = |worker: u16| scramble(hash ^ u64::from(worker).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     WorkerId((0..workers.max(1)).max_by_key(|&worker| weight(worker)).unwrap_or(0))
 }
+
+/// What is kept of the memory that messages are encoded in.
+const SCRATCH_BYTES: usize = 256 * 1024;
+
+/// Topics whose messages grow old are looked at so often.
+const AGING: u32 = 10 * Tick::PER_SECOND;
 
 /// Whether three quarters or more of an array of some size are unused.
 pub fn mostly_unused(len: usize, capacity: usize) -> bool {
@@ -54,6 +73,44 @@ pub enum Sender {
     Connection(ConnectionId, usize),
     /// Another worker, whose request holds a credit of this many bytes.
     Worker(WorkerId, usize),
+    /// A thread that is no worker, whose message holds a credit of this many bytes.
+    Outside(usize),
+}
+
+/// What is asked for a message beside that it is published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Delivery {
+    /// Whose subscriptions must not get it.
+    pub exclude: Option<ConnectionId>,
+    /// Who wants to know the number that it gets.
+    pub receipt: Option<Receipt>,
+}
+
+impl Delivery {
+    /// To all, but the subscriptions of this connection, if there is one.
+    pub fn excluding(exclude: Option<ConnectionId>) -> Delivery {
+        Delivery { exclude, receipt: None }
+    }
+}
+
+/// Names a message to whoever has published it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Receipt {
+    /// Who has published it.
+    pub connection: ConnectionId,
+    /// The publisher's own number for it.
+    pub number: u32,
+}
+
+/// A message that was taken, and where it is now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Receipted {
+    /// Whose.
+    pub receipt: Receipt,
+    /// The topic's life.
+    pub epoch: Epoch,
+    /// The message's number in it.
+    pub offset: Offset,
 }
 
 /// What became of a message.
@@ -93,6 +150,8 @@ pub struct Head {
     pub topic: Key,
     /// The topic's life.
     pub epoch: Epoch,
+    /// What it was told the last time. A lane that hears of the log for the first time begins here.
+    pub from: Mark,
     /// All before it may be read.
     pub head: Mark,
     /// What was appended since the last time.
@@ -117,42 +176,28 @@ impl Head {
     }
 }
 
-/// A worker that has subscriptions to a topic.
-struct Interest {
-    worker: WorkerId,
-    lane: Key,
-    /// What its swept part surely has.
-    floor: Mark,
-    /// Up to where its head was posted.
-    sent: Position,
-    /// In that worker's dirty list.
-    dirty: bool,
-    excepts: Vec<Except>,
+/// What a subscriber that comes back, or wants some of the past, gets.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// The topic's life.
+    pub epoch: Epoch,
+    /// The message before the first that follows, of the replay or of the live log.
+    pub behind: Offset,
+    /// Where the replay ends and the live log begins: a place in the log of the subscriber's encoding.
+    pub head: Mark,
+    /// Whether a place was named to go on behind, and all that came after it follows.
+    pub recovered: bool,
+    /// Runs of whole units.
+    pub runs: Vec<Bytes>,
 }
 
-struct Held {
-    unit: Bytes,
-    exclude: Option<ConnectionId>,
-    sender: Sender,
-}
-
-struct Topic {
-    name: TopicName,
-    epoch: Epoch,
-    log: Log,
-    interests: Vec<Interest>,
-    /// The lowest floor.
-    floor: Mark,
-    #[expect(clippy::box_collection, reason = "a topic that holds nothing back pays 8 bytes, not 32")]
-    held: Option<Box<VecDeque<Held>>>,
-    active_at: Tick,
-    /// In the list of topics that may have segments.
-    listed_live: bool,
-    /// In the list of topics that may vanish.
-    listed_idle: bool,
-    /// In the list of topics that wait for log bytes.
-    listed_starved: bool,
-    _charge: Charge,
+/// Why a message is not taken now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum NotYet {
+    /// A log that is read is as far ahead as it may be.
+    Window,
+    /// All logs together are at their bound.
+    LogFull,
 }
 
 struct Slot {
@@ -161,7 +206,7 @@ struct Slot {
 }
 
 /// Bounds of the topics of one worker.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Limits {
     /// How far the head may be before the lowest floor.
     pub window: Window,
@@ -171,6 +216,12 @@ pub struct Limits {
     pub topics: Arc<Gauge>,
     /// Bytes of all logs of the process.
     pub logs: Arc<Gauge>,
+    /// What holds for each topic.
+    pub rules: Arc<Rules>,
+    /// Topics that are remembered after they have vanished.
+    pub stones: usize,
+    /// Ticks for which they are.
+    pub stone_ticks: u32,
 }
 
 /// The topics whose home one worker is.
@@ -181,21 +232,30 @@ pub struct Homes {
     /// What a new slot's generations begin with: none of a slot that was here before comes again.
     first_generation: u32,
     free: Vec<u32>,
-    /// Per worker: topics whose head it has not been told.
-    dirty: Vec<Vec<Key>>,
+    /// Per worker: topics whose head in an encoding it has not been told.
+    dirty: Vec<Vec<(Key, Encoding)>>,
     released: Vec<Sender>,
+    receipted: Vec<Receipted>,
     live: VecDeque<(Tick, Key)>,
     idle: VecDeque<(Tick, Key)>,
     /// Topics whose next message found the logs' bound reached.
     starved: VecDeque<Key>,
+    /// Topics with a history.
+    aging: VecDeque<(Tick, Key)>,
+    stones: Stones,
+    encoder: SharedEncoder,
+    /// What the message that is being taken is in other encodings.
+    scratch: Vec<u8>,
+    time: UnixTime,
     epochs: u64,
     taken: u64,
 }
 
 impl Homes {
     /// No topics yet, on one of `workers` workers. Hashes and epochs depend on `seed`.
-    pub fn new(limits: Limits, workers: usize, seed: u64) -> Homes {
+    pub fn new(limits: Limits, encoder: SharedEncoder, workers: usize, seed: u64) -> Homes {
         Homes {
+            stones: Stones::new(limits.stones, limits.stone_ticks, seed),
             limits,
             names: HashMap::with_hasher(FixedState::with_seed(seed)),
             slots: Vec::new(),
@@ -203,9 +263,14 @@ impl Homes {
             free: Vec::new(),
             dirty: (0..workers).map(|_| Vec::new()).collect(),
             released: Vec::new(),
+            receipted: Vec::new(),
             live: VecDeque::new(),
             idle: VecDeque::new(),
             starved: VecDeque::new(),
+            aging: VecDeque::new(),
+            encoder,
+            scratch: Vec::new(),
+            time: UnixTime::default(),
             epochs: scramble(seed),
             taken: 0,
         }
@@ -221,6 +286,22 @@ impl Homes {
         self.names.is_empty()
     }
 
+    /// What time it is for messages that come now.
+    pub fn set_time(&mut self, time: UnixTime) {
+        self.time = time;
+    }
+
+    /// Slots that topics may be in.
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.slots.len()).expect("the bound on topics is a u32")
+    }
+
+    /// The topic in a slot, if any worker has subscriptions to it.
+    pub fn subscribed_in(&self, slot: u32) -> Option<&TopicName> {
+        let topic = self.slots.get(slot as usize)?.topic.as_ref()?;
+        (!topic.interests.is_empty()).then_some(&topic.name)
+    }
+
     /// Messages that got an offset here since this was last asked.
     pub fn take_count(&mut self) -> u64 {
         std::mem::take(&mut self.taken)
@@ -231,19 +312,20 @@ impl Homes {
         &mut self,
         name: &TopicName,
         unit: Unit<'_>,
-        exclude: Option<ConnectionId>,
+        delivery: Delivery,
         sender: Sender,
         now: Tick,
     ) -> Published {
         let Ok(key) = self.find_or_create(name, now) else { return Published::TooManyTopics };
         let topic = self.slots[key.index as usize].topic.as_mut().expect("just found");
         if topic.held.is_none() && topic.has_room(unit.bytes().len(), self.limits.window) {
-            match self.append(key, &unit, exclude, now) {
+            match self.append(key, &unit, delivery, now) {
                 Ok(()) => return Published::Taken,
-                Err(LogFull) => self.starve(key),
+                Err(NotYet::LogFull) => self.starve(key),
+                Err(NotYet::Window) => {}
             }
         }
-        let held = Held { unit: unit.into_owned(), exclude, sender };
+        let held = Held { unit: unit.into_owned(), delivery, sender };
         self.topic_mut(key).expect("just found").held.get_or_insert_default().push_back(held);
         Published::Held
     }
@@ -256,25 +338,52 @@ impl Homes {
     pub fn join(
         &mut self,
         name: &TopicName,
+        encoding: Encoding,
         worker: WorkerId,
         lane: Key,
         now: Tick,
     ) -> Result<(), TooManyTopics> {
         let key = self.find_or_create(name, now)?;
-        let topic = self.topic_mut(key).expect("just found");
-        topic.interests.retain(|interest| interest.worker != worker);
-        let head = topic.log.head();
-        topic.interests.push(Interest {
-            worker,
-            lane,
-            floor: head,
-            sent: head.position,
-            dirty: true,
-            excepts: Vec::new(),
-        });
-        topic.settle_floor();
-        self.dirty[worker.index()].push(key);
+        self.topic_mut(key).expect("just found").join(encoding, worker, lane);
+        self.dirty[worker.index()].push((key, encoding));
         Ok(())
+    }
+
+    /// What a subscriber of `worker` gets of a topic's past before the live log. The worker has joined, and is told of the head
+    /// before or with this. `None`: it has left since.
+    pub fn replay(
+        &mut self,
+        name: &TopicName,
+        encoding: Encoding,
+        start: Start,
+        now: Tick,
+    ) -> Option<Replay> {
+        let &index = self.names.get(name)?;
+        let Homes { slots, limits, encoder, time, .. } = self;
+        let topic = slots[index as usize].topic.as_mut()?;
+        let head = topic.encoded(encoding)?.log.head();
+        topic.active_at = now;
+        let making =
+            Making { topic: &topic.name, epoch: topic.epoch, encoder: &**encoder, gauge: &limits.logs };
+        let mut found = |start| match (&mut topic.history, start) {
+            (_, Start::Head) => Some((head.offset, Vec::new())),
+            (Some(history), start) => {
+                let from = history.behind(start, making.epoch, *time)?;
+                Some((from.offset, history.replay(encoding, from, &making, *time).ok()?))
+            }
+            // Without a history nothing is missed only where nothing was published.
+            (None, Start::Behind { epoch, offset, .. }) => {
+                (epoch == making.epoch && offset == head.offset).then(|| (offset, Vec::new()))
+            }
+            (None, Start::Newest(_)) => None,
+        };
+        let (wanted, recovered) = match (found(start), start) {
+            (Some(found), Start::Behind { .. }) => (Some(found), true),
+            (None, Start::Behind { or_newest, .. }) => (found(Start::Newest(or_newest)), false),
+            (found, _) => (found, false),
+        };
+        let (behind, runs) = wanted.unwrap_or((head.offset, Vec::new()));
+        Some(Replay { epoch: making.epoch, behind, head, recovered, runs })
     }
 
     /// A worker has no more subscriptions to a topic.
@@ -282,8 +391,7 @@ impl Homes {
         let Some(&index) = self.names.get(name) else { return };
         let key = Key { index, generation: self.slots[index as usize].generation };
         let topic = self.topic_mut(key).expect("named topics exist");
-        topic.interests.retain(|interest| interest.worker != worker || interest.lane != lane);
-        topic.settle_floor();
+        topic.leave(worker, lane);
         topic.active_at = now;
         if topic.interests.is_empty() && !topic.listed_idle {
             topic.listed_idle = true;
@@ -299,39 +407,33 @@ impl Homes {
             return;
         };
         interest.floor = floor;
-        topic.settle_floor();
+        topic.settle_floors();
         self.take_held(key, now);
     }
 
     /// The topics that `worker` must be told of, to be asked for one by one with [`Homes::head_for`].
-    pub fn dirty(&mut self, worker: WorkerId) -> &mut Vec<Key> {
+    pub fn dirty(&mut self, worker: WorkerId) -> &mut Vec<(Key, Encoding)> {
         &mut self.dirty[worker.index()]
     }
 
-    /// What `worker` has not been told of a topic. It counts as told.
-    pub fn head_for(&mut self, key: Key, worker: WorkerId) -> Option<Head> {
-        let topic = self.topic_mut(key)?;
-        let head = topic.log.head();
-        let interest = topic.interests.iter_mut().find(|interest| interest.worker == worker)?;
-        let extents = topic.log.extents_after(interest.sent).collect();
-        interest.sent = head.position;
-        interest.dirty = false;
-        let news = Head {
-            lane: interest.lane,
-            topic: key,
-            epoch: topic.epoch,
-            head,
-            extents,
-            excepts: std::mem::take(&mut interest.excepts),
-        };
-        let sent = topic.interests.iter().map(|interest| interest.sent).min().unwrap_or(head.position);
-        topic.log.posted(sent);
-        Some(news)
+    /// What `worker` has not been told of a topic's log in an encoding. It counts as told.
+    pub fn head_for(&mut self, key: Key, encoding: Encoding, worker: WorkerId) -> Option<Head> {
+        self.topic_mut(key)?.head_for(key, encoding, worker)
     }
 
     /// Senders whose held message was taken; the caller empties the list.
     pub fn released(&mut self) -> &mut Vec<Sender> {
         &mut self.released
+    }
+
+    /// Messages that were taken and whose publishers want to know; the caller empties the list.
+    pub fn receipted(&mut self) -> &mut Vec<Receipted> {
+        &mut self.receipted
+    }
+
+    /// Whether there are any.
+    pub fn has_receipts(&self) -> bool {
+        !self.receipted.is_empty()
     }
 
     /// What is due ten times a second: quiet topics let go of their segments, idle ones vanish, messages
@@ -344,6 +446,7 @@ impl Homes {
             }
             self.take_held(key, now);
         }
+        self.forget(now);
         // Where memory is short, what nobody needs any more is not kept for the next message.
         let quiet = if self.starved.is_empty() { QUIET } else { 0 };
         for _ in 0..self.live.len() {
@@ -380,6 +483,7 @@ impl Homes {
         self.names.shrink_to(2 * self.names.len());
         self.idle.shrink_to(2 * self.idle.len());
         self.live.shrink_to(2 * self.live.len());
+        self.aging.shrink_to(2 * self.aging.len());
         self.dirty.iter_mut().for_each(|dirty| dirty.shrink_to(2 * dirty.len()));
         true
     }
@@ -391,14 +495,14 @@ impl Homes {
     pub fn audit(&self) -> Result<(), String> {
         let window = self.limits.window;
         for topic in self.slots.iter().filter_map(|slot| slot.topic.as_ref()) {
-            let (head, name) = (topic.log.head(), &topic.name);
-            let bytes = head.position.since(topic.floor.position);
-            let messages = head.offset.since(topic.floor.offset);
+            let ((bytes, messages), name) = (topic.ahead(), &topic.name);
             if messages > window.messages.max(1) || (messages > 1 && bytes > window.bytes) {
                 return Err(format!("{name} is {bytes} bytes, {messages} messages ahead of its floor"));
             }
             let first = topic.held.as_ref().map(|held| held.front().map_or(0, |held| held.unit.len()));
-            if first.is_some_and(|first| topic.has_room(first, window)) && !topic.listed_starved {
+            let has_room =
+                first.is_some_and(|first| topic.has_room(first, window)) && topic.is_canonical_only();
+            if has_room && !topic.listed_starved {
                 return Err(format!("{name} has room, and holds messages back"));
             }
         }
@@ -409,7 +513,7 @@ impl Homes {
         let Some(topic) = self.topic_mut(key) else { return };
         let posted = topic.interests.iter().all(|interest| !interest.dirty);
         if now.since(topic.active_at) >= quiet && posted {
-            topic.log.release();
+            topic.release();
             topic.listed_live = false;
         } else {
             let since = if posted { topic.active_at } else { now };
@@ -418,12 +522,22 @@ impl Homes {
     }
 
     fn retire(&mut self, key: Key, now: Tick) {
-        let idle = self.limits.idle;
+        let (idle, time) = (self.limits.idle, self.time);
         let Some(topic) = self.topic_mut(key) else { return };
+        if let Some(history) = &mut topic.history {
+            history.expire(time);
+        }
+        let has_past = topic.history.as_ref().is_some_and(|history| !history.is_empty());
         if !topic.interests.is_empty() {
             topic.listed_idle = false;
+        } else if has_past {
+            self.idle.push_back((now, key));
         } else if now.since(topic.active_at) >= idle && topic.held.is_none() {
             let name = topic.name.clone();
+            let stone = Stone { epoch: topic.epoch, last: topic.last() };
+            if topic.history.is_some() && stone.last > Mark::START.offset {
+                self.stones.lay(name.clone(), stone, now);
+            }
             self.names.remove(&name);
             let slot = &mut self.slots[key.index as usize];
             slot.topic = None;
@@ -446,19 +560,11 @@ impl Homes {
         }
         let charge = self.limits.topics.charge(1).ok_or(TooManyTopics)?;
         self.epochs = self.epochs.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let topic = Topic {
-            name: name.clone(),
-            epoch: Epoch(scramble(self.epochs)),
-            log: Log::default(),
-            interests: Vec::new(),
-            floor: Mark::START,
-            held: None,
-            active_at: now,
-            listed_live: false,
-            listed_idle: true,
-            listed_starved: false,
-            _charge: charge,
-        };
+        let new = Stone { epoch: Epoch::new(scramble(self.epochs)), last: Mark::START.offset };
+        let Stone { epoch, last } = self.stones.take(name, now).unwrap_or(new);
+        let retention = self.limits.rules.rule_for(name).history;
+        let mut topic = Topic::new(name.clone(), epoch, last, retention, now, charge);
+        topic.listed_idle = true;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: self.first_generation, topic: None });
             u32::try_from(self.slots.len() - 1).expect("the bound on topics is a u32")
@@ -471,55 +577,78 @@ impl Homes {
         Ok(key)
     }
 
-    fn append(
-        &mut self,
-        key: Key,
-        unit: &Unit<'_>,
-        exclude: Option<ConnectionId>,
-        now: Tick,
-    ) -> Result<(), LogFull> {
-        let Homes { slots, limits, dirty, live, taken, .. } = self;
-        let topic = slots[key.index as usize].topic.as_mut().expect("the caller found it");
-        if topic.interests.is_empty() {
-            topic.log.pass();
-            topic.floor = topic.log.head();
+    fn append(&mut self, key: Key, unit: &Unit<'_>, delivery: Delivery, now: Tick) -> Result<(), NotYet> {
+        let Homes { slots, limits, dirty, live, aging, receipted, taken, encoder, scratch, time, .. } = self;
+        let (topic, time) = (slots[key.index as usize].topic.as_mut().expect("the caller found it"), *time);
+        if !topic.keeps() {
+            topic.canonical.log.pass();
             topic.active_at = now;
             *taken += 1;
+            receipted.extend(topic.receipted(delivery));
             return Ok(());
         }
-        let from = topic.log.head().position;
-        if topic.log.append(unit, now, &limits.logs).is_err() {
-            // Its own segment may be in the way: the workers have their references to what they still need.
-            if !topic.log.is_live() || topic.interests.iter().any(|interest| interest.dirty) {
-                return Err(LogFull);
+        scratch.clear();
+        let units = topic.encode(unit.bytes(), time, &**encoder, scratch);
+        if !topic.others_have_room(&units, limits.window) {
+            return Err(NotYet::Window);
+        }
+        let len = unit.bytes().len();
+        let mut room = topic.reserve(len, &units, now, time, &limits.logs);
+        while room.is_err() && topic.history.as_mut().is_some_and(|history| history.shrink()) {
+            room = topic.reserve(len, &units, now, time, &limits.logs);
+        }
+        if room.is_err() {
+            // Its own segments may be in the way: the workers have their references to what they still need.
+            if !topic.is_live() || topic.interests.iter().any(|interest| interest.dirty) {
+                return Err(NotYet::LogFull);
             }
-            topic.log.release();
-            topic.log.append(unit, now, &limits.logs)?;
+            topic.release();
+            topic.reserve(len, &units, now, time, &limits.logs).map_err(|LogFull| NotYet::LogFull)?;
         }
         // Not before: a topic that finds the logs full must become quiet, and let go of what it has.
         topic.active_at = now;
         *taken += 1;
-        let to = topic.log.head().position;
-        if !topic.listed_live {
-            topic.listed_live = true;
+        topic.write(unit, &units, scratch, time);
+        receipted.extend(topic.receipted(delivery));
+        if !std::mem::replace(&mut topic.listed_live, true) {
             live.push_back((now, key));
         }
-        for interest in &mut topic.interests {
-            if !interest.dirty {
-                interest.dirty = true;
-                dirty[interest.worker.index()].push(key);
+        if topic.history.is_some() && !std::mem::replace(&mut topic.listed_aging, true) {
+            aging.push_back((now, key));
+        }
+        topic.tell(delivery.exclude, len, &units, |worker, encoding| {
+            dirty[worker.index()].push((key, encoding));
+        });
+        scratch.shrink_to(SCRATCH_BYTES);
+        Ok(())
+    }
+
+    /// Lets go of what histories keep no longer, and of more where the logs are nearly full: publishers come first.
+    fn forget(&mut self, now: Tick) {
+        let time = self.time;
+        let logs = Arc::clone(&self.limits.logs);
+        let is_full = || logs.used() >= logs.max() / 8 * 7;
+        // Whose message is longer than what is left waits even where the logs are not nearly full.
+        let mut starved = !self.starved.is_empty();
+        for _ in 0..self.aging.len() {
+            let Some(&(since, key)) = self.aging.front() else { break };
+            if !starved && !is_full() && now.since(since) < AGING {
+                break;
             }
-            if let Some(connection) = exclude.filter(|connection| connection.worker == interest.worker) {
-                match interest.excepts.last_mut() {
-                    Some(last) if last.connection == connection && last.to == from => {
-                        last.to = to;
-                        last.messages += 1;
-                    }
-                    _ => interest.excepts.push(Except { connection, from, to, messages: 1 }),
-                }
+            self.aging.pop_front();
+            let Some(topic) = self.topic_mut(key) else { continue };
+            let Some(history) = &mut topic.history else { continue };
+            history.expire(time);
+            while (starved || is_full()) && history.shrink() {
+                starved = false;
+            }
+            if history.is_empty() {
+                topic.listed_aging = false;
+            } else {
+                self.aging.push_back((now, key));
             }
         }
-        Ok(())
+        self.stones.tick(now);
     }
 
     /// Its next message found the logs full: it is tried again at each tick.
@@ -544,33 +673,18 @@ impl Homes {
                 topic.held.get_or_insert_default().push_front(first);
                 return;
             }
-            match self.append(key, &Unit::Owned(first.unit.clone()), first.exclude, now) {
+            match self.append(key, &Unit::Owned(first.unit.clone()), first.delivery, now) {
                 Ok(()) => self.released.push(first.sender),
-                Err(LogFull) => {
-                    self.starve(key);
+                Err(why) => {
+                    if why == NotYet::LogFull {
+                        self.starve(key);
+                    }
                     let topic = self.topic_mut(key).expect("still there");
                     topic.held.get_or_insert_default().push_front(first);
                     return;
                 }
             }
         }
-    }
-}
-
-impl Topic {
-    fn settle_floor(&mut self) {
-        let lowest = self.interests.iter().map(|interest| interest.floor).min_by_key(|floor| floor.position);
-        self.floor = lowest.unwrap_or(self.log.head());
-    }
-
-    /// Whether a message of `len` bytes fits the window: one of any size always fits an empty one.
-    fn has_room(&self, len: usize, window: Window) -> bool {
-        let head = self.log.head();
-        let ahead = head.position.since(self.floor.position);
-        let messages = head.offset.since(self.floor.offset);
-        self.interests.is_empty()
-            || ahead == 0
-            || (ahead + len as u64 <= window.bytes && messages < window.messages)
     }
 }
 

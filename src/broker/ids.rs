@@ -1,6 +1,6 @@
 //! Plain numbers with names: workers, connections, positions, offsets, ticks.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// A worker: one thread, one event loop. Numbered from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -21,14 +21,60 @@ impl fmt::Display for WorkerId {
 
 /// A connection, as any worker can name it. A late event for a closed connection carries an old
 /// generation and finds nobody, instead of the slot's next owner.
+///
+/// As text it can be handed out, and read back:
+///
+/// ```
+/// use stentor::session::ConnectionId;
+///
+/// let id: ConnectionId = "2-70-5".parse().expect("worker, slot, generation");
+/// assert_eq!((id.worker.0, id.slot, id.generation), (2, 70, 5));
+/// assert_eq!(id.to_string(), "2-70-5");
+/// assert!("2-70".parse::<ConnectionId>().is_err());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ConnectionId {
     /// The worker that owns the socket.
     pub worker: WorkerId,
     /// Counts the slot's owners, wrapping.
-    pub generation: u16,
+    pub generation: u32,
     /// Index into the worker's connection arrays.
     pub slot: u32,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.worker, self.slot, self.generation)
+    }
+}
+
+/// A text that names no connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InvalidConnectionId;
+
+impl fmt::Display for InvalidConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a connection's name: three numbers with '-' between them")
+    }
+}
+
+impl std::error::Error for InvalidConnectionId {}
+
+impl FromStr for ConnectionId {
+    type Err = InvalidConnectionId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidConnectionId> {
+        fn number<N: FromStr>(part: Option<&str>) -> Result<N, InvalidConnectionId> {
+            part.and_then(|part| part.parse().ok()).ok_or(InvalidConnectionId)
+        }
+        let mut parts = text.split('-');
+        let id = ConnectionId {
+            worker: WorkerId(number(parts.next())?),
+            slot: number(parts.next())?,
+            generation: number(parts.next())?,
+        };
+        if parts.next().is_none() { Ok(id) } else { Err(InvalidConnectionId) }
+    }
 }
 
 /// An index with a generation: a record in one worker's array, named by another worker.
@@ -52,6 +98,12 @@ impl Position {
     #[must_use]
     pub fn advanced(self, bytes: usize) -> Position {
         Position(self.0 + bytes as u64)
+    }
+
+    /// The position so many bytes before; not before the first of all.
+    #[must_use]
+    pub fn back(self, bytes: u64) -> Position {
+        Position(self.0.saturating_sub(bytes))
     }
 
     /// Bytes from `earlier` to here; 0 if `earlier` is not earlier.
@@ -117,20 +169,61 @@ impl Tick {
     }
 }
 
+/// Wall-clock time: milliseconds since 1970-01-01 UTC, as a worker's clock had it when its tick began.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct UnixTime(pub u64);
+
+impl UnixTime {
+    /// Milliseconds since `earlier`; 0 if `earlier` is not earlier.
+    pub fn since(self, earlier: UnixTime) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// Tells one life of a topic from the next: offsets restart only together with a new epoch.
+///
+/// Clients see it as eight characters and give it back so: no epoch is a number that they can't say.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Epoch(pub u64);
 
-impl fmt::Display for Epoch {
-    /// Eight characters of `0-9a-z`, as clients see it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Epoch {
+    /// Characters of an epoch's text.
+    pub const TEXT_LEN: usize = 8;
+
+    const RADIX: u64 = 36;
+    /// How many epochs eight characters can tell apart.
+    const COUNT: u64 = Epoch::RADIX.pow(Epoch::TEXT_LEN as u32);
+
+    /// The epoch of a random number.
+    pub const fn new(number: u64) -> Epoch {
+        Epoch(number % Epoch::COUNT)
+    }
+
+    /// Eight characters of `0-9a-z`, the lowest digit first, as clients see it.
+    pub fn text(self) -> [u8; Epoch::TEXT_LEN] {
         let mut rest = self.0;
-        for _ in 0..8 {
-            let digit = u32::try_from(rest % 36).expect("a remainder of 36 fits");
-            write!(f, "{}", char::from_digit(digit, 36).expect("a digit below the radix"))?;
-            rest /= 36;
-        }
-        Ok(())
+        std::array::from_fn(|_| {
+            let digit = rest % Epoch::RADIX;
+            rest /= Epoch::RADIX;
+            b"0123456789abcdefghijklmnopqrstuvwxyz"[digit as usize]
+        })
+    }
+
+    /// The epoch that a client names; `None` if it is none.
+    pub fn parse(text: &[u8]) -> Option<Epoch> {
+        let text: &[u8; Epoch::TEXT_LEN] = text.try_into().ok()?;
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(u64::from(byte - b'0')),
+            b'a'..=b'z' => Some(u64::from(byte - b'a') + 10),
+            _ => None,
+        };
+        text.iter().rev().try_fold(0, |number, &byte| Some(number * Epoch::RADIX + digit(byte)?)).map(Epoch)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text().iter().try_for_each(|&byte| fmt::Write::write_char(f, char::from(byte)))
     }
 }
 
@@ -152,5 +245,16 @@ mod tests {
         assert_eq!(Epoch(0).to_string(), "00000000");
         assert_eq!(Epoch(35 + 36).to_string(), "z1000000");
         assert_eq!(Epoch(u64::MAX).to_string().len(), 8);
+    }
+
+    #[test]
+    fn what_a_client_gives_back_is_the_epoch() {
+        for number in [0, 1, 35, 36, Epoch::COUNT - 1, Epoch::COUNT, u64::MAX] {
+            let epoch = Epoch::new(number);
+            assert_eq!(Epoch::parse(&epoch.text()), Some(epoch), "{number}");
+        }
+        for text in ["", "0000000", "000000000", "0000000A", "0000000-", "ä000000", "+0000000"] {
+            assert_eq!(Epoch::parse(text.as_bytes()), None, "{text}");
+        }
     }
 }

@@ -11,9 +11,13 @@
 //! references to the log's segments ([`log::View`]) and learn by mail how far they may read. A subscription
 //! is a cursor in a [`lane::Lane`]; nothing is queued for it.
 
+pub mod encoding;
 pub mod home;
 pub mod ids;
 pub mod lane;
 pub mod limits;
 pub mod log;
 pub mod name;
+pub mod pattern;
+pub mod rules;
+pub mod schedule;

@@ -13,6 +13,8 @@ use super::value::Refusal;
 /// A heading of `--help` and of the reference page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
+    /// The file with what flags do not say.
+    File,
     /// Where and how fast connections are taken.
     Listening,
     /// Threads and what they send each other.
@@ -33,7 +35,8 @@ pub enum Group {
 
 impl Group {
     /// All groups in the order of the page.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::File,
         Self::Listening,
         Self::Workers,
         Self::Access,
@@ -47,6 +50,7 @@ impl Group {
     /// The heading.
     pub fn title(self) -> &'static str {
         match self {
+            Self::File => "File",
             Self::Listening => "Listening",
             Self::Workers => "Workers",
             Self::Access => "Access",
@@ -130,6 +134,8 @@ pub trait Entry: Sync {
     fn unit(&self) -> &'static str;
     /// Whether the flag may stand alone.
     fn is_switch(&self) -> bool;
+    /// Whether its texts must not be shown.
+    fn is_secret(&self) -> bool;
     /// Reads a text and writes its value again: the one way in which the value is written.
     ///
     /// # Errors
@@ -147,7 +153,8 @@ impl<K: Kind> Key<K> {
                 Refusal::Form(expected) => expected,
                 Refusal::Range => format!("out of range, allowed is {}", self.kind.accepts()),
             };
-            Error::new(format!("--{} {}: {why}", self.about.name, quote(text)))
+            let shown = if self.kind.is_secret() { "(not shown)".to_owned() } else { quote(text) };
+            Error::new(format!("--{} {shown}: {why}", self.about.name))
         })
     }
 }
@@ -171,6 +178,10 @@ impl<K: Kind + Sync> Entry for Key<K> {
 
     fn is_switch(&self) -> bool {
         self.kind.is_switch()
+    }
+
+    fn is_secret(&self) -> bool {
+        self.kind.is_secret()
     }
 
     fn canonical(&self, text: &str) -> Result<String, Error> {
@@ -207,17 +218,24 @@ pub(crate) fn quote(text: &str) -> String {
     if text.is_empty() {
         return "\"\"".to_owned();
     }
-    let mut quoted = String::new();
-    for char in text.chars().take(CHARS_MAX) {
-        match char {
-            '\'' | '"' | '\\' => quoted.push(char),
-            _ => quoted.extend(char.escape_debug()),
-        }
-    }
-    if text.chars().nth(CHARS_MAX).is_some() {
+    let end = text.char_indices().nth(CHARS_MAX).map(|(end, _)| end);
+    let mut quoted = escape(&text[..end.unwrap_or(text.len())]);
+    if end.is_some() {
         quoted.push('…');
     }
     quoted
+}
+
+/// A foreign text without control characters.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for char in text.chars() {
+        match char {
+            '\'' | '"' | '\\' => escaped.push(char),
+            _ => escaped.extend(char.escape_debug()),
+        }
+    }
+    escaped
 }
 
 /// The raw texts that were given, by the name of their key; not looked into yet.

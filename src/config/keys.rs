@@ -8,7 +8,9 @@
 
 use std::time::Duration;
 
-use super::kind::{Address, Counts, Or, Origin, Sizes, Subprotocol, Switch, Times, Words};
+use super::kind::{
+    Address, Counts, FilePath, KeyFile, NamedKey, Or, Origin, Sizes, Subprotocol, Switch, Times, Words,
+};
 use super::{About, Anonymous, Driver, Entry, Group, Key, LogLevel, SlowConsumer};
 
 const KIB: usize = 1 << 10;
@@ -24,6 +26,7 @@ const TIMES: Times = Times { from: Duration::from_millis(10), to: Duration::from
 
 /// Every key, in the order of the reference page.
 pub static ALL: &[&dyn Entry] = &[
+    &CONFIG,
     &LISTEN,
     &BACKLOG,
     &ACCEPTS_PER_TICK,
@@ -36,12 +39,16 @@ pub static ALL: &[&dyn Entry] = &[
     &ALLOW_ORIGIN,
     &SUBPROTOCOL,
     &ECHO,
+    &API_KEY,
+    &API_KEY_FILE,
     &MAX_CONNECTIONS,
     &MAX_CONNECTIONS_PER_IP,
     &MAX_TOPICS,
+    &MAX_SUBSCRIPTIONS,
     &MAX_MESSAGE_BYTES,
     &MAX_FRAGMENTS,
     &MAX_HEAD_BYTES,
+    &MAX_BODY_BYTES,
     &HANDSHAKE_TIMEOUT,
     &MESSAGE_TIMEOUT,
     &PING_INTERVAL,
@@ -61,6 +68,25 @@ pub static ALL: &[&dyn Entry] = &[
     &RECEIVE_BUFFER_BYTES,
     &LOG_LEVEL,
 ];
+
+/// `--config`
+pub static CONFIG: Key<FilePath> = Key {
+    about: About {
+        name: "config",
+        group: Group::File,
+        default: &[],
+        means: "none is read",
+        repeats: false,
+        brief: "file with rules for topics and with schedules, in TOML",
+        effect: "`docs/topics.md` has its keys: `[[topic]]` says for some topics what flags say for all, and what is kept of \
+                 them; `[[schedule]]` is a message that the server publishes by itself. Flags are not read from it. It is \
+                 read once, at the start; a mistake in it is told with file and line. At most 4 MiB.",
+        reason: "Without rules all topics are alike, as the flags say.",
+        memory: "",
+    },
+    kind: FilePath,
+    field: |config| config.config_file.iter().cloned().collect(),
+};
 
 /// `--listen`
 pub static LISTEN: Key<Address> = Key {
@@ -295,6 +321,45 @@ pub static ECHO: Key<Or<Switch>> = Key {
     field: |config| vec![Some(config.echo)],
 };
 
+/// `--api-key`
+pub static API_KEY: Key<NamedKey> = Key {
+    about: About {
+        name: "api-key",
+        group: Group::Access,
+        default: &[],
+        means: "none: the API answers only if every listener is on loopback, and only this machine",
+        repeats: true,
+        brief: "key of the server API, with the name that it has in logs",
+        effect: "`POST /api/…` takes one of the keys, in `X-API-Key`, `Authorization: apikey KEY` or `?api_key=`, and \
+                 answers 401 without. Other users of the machine see the flags of a process: better give keys in \
+                 `--api-key-file`, or in the environment variable `STENTOR_API_KEYS`, with spaces between. Keys are \
+                 compared in constant time, and never printed or logged. Behind a proxy on the same machine give a key, \
+                 since all that comes through it comes from loopback.",
+        reason: "Whoever can call the API can publish anything to anybody.",
+        memory: "",
+    },
+    kind: NamedKey,
+    field: |config| config.api_keys.clone(),
+};
+
+/// `--api-key-file`
+pub static API_KEY_FILE: Key<KeyFile> = Key {
+    about: About {
+        name: "api-key-file",
+        group: Group::Access,
+        default: &[],
+        means: "none",
+        repeats: false,
+        brief: "file with keys of the server API, one NAME:KEY on each line",
+        effect: "Read once, at start. Empty lines and lines that begin with `#` are left out. The keys are as good as \
+                 those of `--api-key`.",
+        reason: "A file can be kept from other users, and be what a secret store mounts.",
+        memory: "",
+    },
+    kind: KeyFile,
+    field: |config| config.api_key_file.iter().cloned().collect(),
+};
+
 /// `--max-connections`
 pub static MAX_CONNECTIONS: Key<Or<Counts<usize>>> = Key {
     about: About {
@@ -351,6 +416,23 @@ pub static MAX_TOPICS: Key<Counts<usize>> = Key {
     field: |config| vec![config.max_topics],
 };
 
+/// `--max-subscriptions`
+pub static MAX_SUBSCRIPTIONS: Key<Counts<usize>> = Key {
+    about: About {
+        name: "max-subscriptions",
+        group: Group::Limits,
+        default: &["128"],
+        means: "",
+        repeats: false,
+        brief: "topics that one connection may subscribe to",
+        effect: "What would be one more is refused: the others go on.",
+        reason: "A page shows a few dozen things at once; what comes on many topics leaves in one send.",
+        memory: "about 150 bytes per subscription, and a topic may be made for each.",
+    },
+    kind: Counts { from: 1, to: 1_000_000, unit: "topics" },
+    field: |config| vec![config.max_subscriptions],
+};
+
 /// `--max-message-bytes`
 pub static MAX_MESSAGE_BYTES: Key<Sizes> = Key {
     about: About {
@@ -404,6 +486,25 @@ pub static MAX_HEAD_BYTES: Key<Sizes> = Key {
     field: |config| vec![config.max_head_bytes],
 };
 
+/// `--max-body-bytes`
+pub static MAX_BODY_BYTES: Key<Sizes> = Key {
+    about: About {
+        name: "max-body-bytes",
+        group: Group::Limits,
+        default: &["2MiB"],
+        means: "",
+        repeats: false,
+        brief: "body of one request",
+        effect: "A longer body is answered with 413 and the connection is closed: before any of it is read where \
+                 `Content-Length` says so, else at the chunk that passes the bound. May not be more than \
+                 `--assembly-bytes-max`.",
+        reason: "A message of the largest size (`--max-message-bytes`) takes 1.34 MiB in base64, and a few fields beside it.",
+        memory: "bounded for all unfinished bodies and messages together, by `--assembly-bytes-max`.",
+    },
+    kind: Sizes { from: KIB, to: GIB },
+    field: |config| vec![config.max_body_bytes],
+};
+
 /// `--handshake-timeout`
 pub static HANDSHAKE_TIMEOUT: Key<Times> = Key {
     about: About {
@@ -432,7 +533,8 @@ pub static MESSAGE_TIMEOUT: Key<Times> = Key {
         repeats: false,
         brief: "time for a started message to be whole",
         effect: "From the first byte of a message to the last of its last fragment. Then the connection is closed, and \
-                 what it had sent of the message is dropped.",
+                 what it had sent of the message is dropped. A request body has as long from the end of its head, and \
+                 is answered with 408 then.",
         reason: "1 MiB at 150 kbit/s takes 56 seconds; slower senders should send smaller messages.",
         memory: "",
     },
@@ -666,10 +768,11 @@ pub static ASSEMBLY_BYTES_MAX: Key<Sizes> = Key {
         default: &["256MiB"],
         means: "",
         repeats: false,
-        brief: "half-received messages of all connections together",
+        brief: "half-received messages and request bodies of all connections together",
         effect: "A message that is not whole waits in a buffer of its connection. A client whose message would pass the \
-                 bound is closed with 1013. Whole messages that wait because their topic's window is full count, too, \
-                 and are kept. At least `--max-message-bytes`.",
+                 bound is closed with 1013, one whose request body would is answered with 503. Whole messages that wait \
+                 because their topic's window is full count, too, and are kept. At least `--max-message-bytes` and \
+                 `--max-body-bytes`.",
         reason: "256 clients may be in the middle of a message of 1 MiB, or 16,384 in one of 16 KiB.",
         memory: "the bound itself, and what of held messages fits in one receive (up to 68 KiB) of each publisher.",
     },

@@ -3,12 +3,13 @@
 //! Owns reading one text into one typed value and back; a kind is plain data, so that the table in `keys` can
 //! state it beside the prose. Does not know keys, defaults, or how values depend on each other.
 //!
-//! Invariant: `kind.parse(&kind.show(&value)) == Ok(value)` for every value in the kind's range.
+//! Invariant: `kind.parse(&kind.show(&value)) == Ok(value)` for every value in the kind's range, unless it is secret.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::api_key::{ApiKey, ApiKeyFile};
 use super::value::{Count, Refusal, Size, Time};
 
 /// What a key's text may be, and the type of value that it becomes.
@@ -38,6 +39,11 @@ pub trait Kind {
 
     /// Whether the flag may stand alone and then means `on`.
     fn is_switch(&self) -> bool {
+        false
+    }
+
+    /// Whether texts must not be shown; what [`show`](Self::show) writes may, and can't be read back.
+    fn is_secret(&self) -> bool {
         false
     }
 }
@@ -293,6 +299,82 @@ impl Kind for Address {
 
     fn placeholder(&self) -> &'static str {
         "ADDRESS"
+    }
+}
+
+/// A key of the server API with its name: `NAME:KEY`.
+pub struct NamedKey;
+
+impl Kind for NamedKey {
+    type Value = ApiKey;
+
+    fn parse(&self, text: &str) -> Result<ApiKey, Refusal> {
+        text.parse()
+    }
+
+    fn show(&self, value: &ApiKey) -> String {
+        format!("{}:…", value.name())
+    }
+
+    fn accepts(&self) -> String {
+        "a name of letters, digits and -_., a colon, and 16 to 512 visible ASCII characters".to_owned()
+    }
+
+    fn placeholder(&self) -> &'static str {
+        "NAME:KEY"
+    }
+
+    fn is_secret(&self) -> bool {
+        true
+    }
+}
+
+/// A file of such keys. It is read when its name is.
+pub struct KeyFile;
+
+impl Kind for KeyFile {
+    type Value = ApiKeyFile;
+
+    fn parse(&self, text: &str) -> Result<ApiKeyFile, Refusal> {
+        ApiKeyFile::read(text)
+    }
+
+    fn show(&self, value: &ApiKeyFile) -> String {
+        value.path.clone()
+    }
+
+    fn accepts(&self) -> String {
+        "the path of a file that can be read".to_owned()
+    }
+
+    fn placeholder(&self) -> &'static str {
+        "FILE"
+    }
+}
+
+/// The path of a file. Nothing is looked up.
+pub struct FilePath;
+
+impl Kind for FilePath {
+    type Value = String;
+
+    fn parse(&self, text: &str) -> Result<String, Refusal> {
+        if text.is_empty() || text.contains('\0') {
+            return Err(Refusal::form("expected the path of a file"));
+        }
+        Ok(text.to_owned())
+    }
+
+    fn show(&self, value: &String) -> String {
+        value.clone()
+    }
+
+    fn accepts(&self) -> String {
+        "the path of a file".to_owned()
+    }
+
+    fn placeholder(&self) -> &'static str {
+        "FILE"
     }
 }
 

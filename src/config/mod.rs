@@ -4,10 +4,14 @@
 //! Each key is defined once, in [`keys`]: flag, default, range, prose. From there come the command line
 //! (`crate::cli`), `--help`, and the reference page ([`mod@reference`]).
 //!
-//! A leaf: pure data. It asks the system one thing, how many processors this process may use.
+//! Pure data. It asks the system two things: how many processors this process may use, and for the file that
+//! `--config` names ([`mod@file`]).
 //!
-//! Invariant: what [`Config::flags`] writes resolves to an equal configuration.
+//! Invariant: what [`Config::flags`] writes resolves to an equal configuration, as long as that file is the same, but for
+//! secrets, which it does not show.
 
+pub mod api_key;
+pub mod file;
 mod key;
 pub mod keys;
 pub mod kind;
@@ -17,6 +21,14 @@ pub mod value;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use crate::broker::rules::SlowConsumer;
+use crate::broker::{
+    limits::Window,
+    rules::{Rule, Rules},
+    schedule::Schedule,
+};
+use api_key::{ApiKey, ApiKeyFile};
+pub use file::TopicRule;
 pub(crate) use key::quote;
 pub use key::{About, Entry, Error, Given, Group, Key};
 use value::Size;
@@ -30,17 +42,6 @@ pub enum Anonymous {
     Subscribe,
     /// Subscribe to topics and publish to them.
     Publish,
-}
-
-/// What happens to a subscriber whose own socket refuses bytes and whose lag passes its topic's bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SlowConsumer {
-    /// It is closed with 1013 (try again later).
-    Disconnect,
-    /// It goes on at the head: what lies before is skipped, and counted.
-    Skip,
-    /// Every subscriber, slow or not, is sent the newest message only, whenever it can be sent something.
-    Latest,
 }
 
 /// What moves bytes between the kernel and the workers.
@@ -104,6 +105,10 @@ pub struct Config {
     pub subprotocols: Vec<String>,
     /// Whether `/echo` is served.
     pub echo: bool,
+    /// Keys of the server API that were given one by one.
+    pub api_keys: Vec<ApiKey>,
+    /// A file of further ones.
+    pub api_key_file: Option<ApiKeyFile>,
 
     /// Open connections; `None`: as many as the limit on open files holds.
     pub max_connections: Option<usize>,
@@ -111,12 +116,16 @@ pub struct Config {
     pub max_connections_per_ip: Option<usize>,
     /// Topics that exist at one time.
     pub max_topics: usize,
+    /// Topics that one connection subscribes to.
+    pub max_subscriptions: usize,
     /// Bytes of one message's payload.
     pub max_message_bytes: usize,
     /// Frames of one message.
     pub max_fragments: u32,
     /// Bytes of one request head: request line and header fields.
     pub max_head_bytes: usize,
+    /// Bytes of one request body.
+    pub max_body_bytes: usize,
 
     /// From accept to the end of the request head.
     pub handshake_timeout: Duration,
@@ -146,7 +155,7 @@ pub struct Config {
 
     /// Bytes of all topics' logs together.
     pub log_bytes_max: usize,
-    /// Bytes of all half-received messages together.
+    /// Bytes of all half-received messages and request bodies together.
     pub assembly_bytes_max: usize,
     /// Bytes of replies that wait for one connection.
     pub reply_bytes_max: usize,
@@ -157,6 +166,13 @@ pub struct Config {
 
     /// How much is logged.
     pub log_level: LogLevel,
+
+    /// The file with what follows.
+    pub config_file: Option<String>,
+    /// Rules for topics, of which the first match counts; [`Config::rules`] says what holds.
+    pub topics: Vec<TopicRule>,
+    /// What the server publishes by itself.
+    pub schedules: Vec<Schedule>,
 }
 
 impl Config {
@@ -164,12 +180,13 @@ impl Config {
     ///
     /// # Errors
     /// [`Error`]: the first text that is no value of its key, values that contradict each other, or a listener
-    /// that others can reach while nothing says what anonymous clients may do.
+    /// that others can reach while nothing says what anonymous clients may do; a file that can't be read, or a mistake
+    /// in it.
     pub fn resolve(given: &Given) -> Result<Self, Error> {
         let listen = given.all(&keys::LISTEN)?;
-        let loopback_only = listen.iter().all(|address| address.ip().to_canonical().is_loopback());
+        let loopback_only = are_loopback(&listen);
         let anonymous = given.last(&keys::ANONYMOUS)?;
-        let config = Self {
+        let mut config = Self {
             backlog: given.one(&keys::BACKLOG)?,
             accepts_per_tick: given.one(&keys::ACCEPTS_PER_TICK)?,
             workers: given.one(&keys::WORKERS)?.unwrap_or_else(available_workers),
@@ -182,12 +199,16 @@ impl Config {
             allow_origin: given.all(&keys::ALLOW_ORIGIN)?,
             subprotocols: given.all(&keys::SUBPROTOCOL)?,
             echo: given.one(&keys::ECHO)?.unwrap_or(loopback_only),
+            api_keys: given.all(&keys::API_KEY)?,
+            api_key_file: given.last(&keys::API_KEY_FILE)?,
             max_connections: given.one(&keys::MAX_CONNECTIONS)?,
             max_connections_per_ip: given.one(&keys::MAX_CONNECTIONS_PER_IP)?,
             max_topics: given.one(&keys::MAX_TOPICS)?,
+            max_subscriptions: given.one(&keys::MAX_SUBSCRIPTIONS)?,
             max_message_bytes: given.one(&keys::MAX_MESSAGE_BYTES)?,
             max_fragments: given.one(&keys::MAX_FRAGMENTS)?,
             max_head_bytes: given.one(&keys::MAX_HEAD_BYTES)?,
+            max_body_bytes: given.one(&keys::MAX_BODY_BYTES)?,
             handshake_timeout: given.one(&keys::HANDSHAKE_TIMEOUT)?,
             message_timeout: given.one(&keys::MESSAGE_TIMEOUT)?,
             ping_interval: given.one(&keys::PING_INTERVAL)?,
@@ -206,16 +227,57 @@ impl Config {
             send_buffer_bytes: given.one(&keys::SEND_BUFFER_BYTES)?,
             receive_buffer_bytes: given.one(&keys::RECEIVE_BUFFER_BYTES)?,
             log_level: given.one(&keys::LOG_LEVEL)?,
+            config_file: given.last(&keys::CONFIG)?,
+            topics: Vec::new(),
+            schedules: Vec::new(),
             listen,
         };
         config.check_contradictions()?;
-        match config.listen.iter().find(|address| !address.ip().to_canonical().is_loopback()) {
-            Some(address) if anonymous.is_none() => Err(Error::new(format!(
+        let reachable = config.listen.iter().find(|address| !address.ip().to_canonical().is_loopback());
+        if let (Some(address), None) = (reachable, anonymous) {
+            return Err(Error::new(format!(
                 "--listen {address} can be reached by others: say what clients without credentials may do, \
                  with --anonymous none, --anonymous subscribe or --anonymous publish"
-            ))),
-            _ => Ok(config),
+            )));
         }
+        if let Some(path) = &config.config_file {
+            let contents = file::read(path, &config)?;
+            (config.topics, config.schedules) = (contents.topics, contents.schedules);
+        }
+        Ok(config)
+    }
+
+    /// What holds for each topic: the rules, with the flags where they say nothing.
+    pub fn rules(&self) -> Rules {
+        self.rules_with(&self.topics)
+    }
+
+    /// What would hold with these rules.
+    fn rules_with(&self, topics: &[TopicRule]) -> Rules {
+        let listed = topics.iter().map(|topic| (topic.pattern.clone(), topic.resolve(self)));
+        Rules::new(listed, self.rule_by_flags())
+    }
+
+    /// What holds for a topic that no rule is for.
+    fn rule_by_flags(&self) -> Rule {
+        Rule {
+            slow_consumer: self.slow_consumer,
+            lag: Window { bytes: self.lag_bytes_max as u64, messages: self.lag_messages_max },
+            max_message_bytes: self.max_message_bytes,
+            history: None,
+            welcome: None,
+            min_interval: None,
+        }
+    }
+
+    /// All keys of the server API, wherever they were given.
+    pub fn all_api_keys(&self) -> impl Iterator<Item = &ApiKey> {
+        self.api_keys.iter().chain(self.api_key_file.iter().flat_map(|file| &file.keys))
+    }
+
+    /// Whether nobody but this machine reaches any listener.
+    pub fn is_loopback_only(&self) -> bool {
+        are_loopback(&self.listen)
     }
 
     /// Refuses values that are each allowed but make no sense together.
@@ -225,10 +287,19 @@ impl Config {
                 return Err(Error::new(format!("--listen {address}: given twice")));
             }
         }
+        let names: Vec<&str> = self.all_api_keys().map(ApiKey::name).collect();
+        if let Some((_, name)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+            return Err(Error::new(format!("--api-key: there are two keys of the name {name}")));
+        }
         at_most(
             (&keys::MAX_MESSAGE_BYTES.about, self.max_message_bytes),
             (&keys::ASSEMBLY_BYTES_MAX.about, self.assembly_bytes_max),
             "no message of the allowed size could be received",
+        )?;
+        at_most(
+            (&keys::MAX_BODY_BYTES.about, self.max_body_bytes),
+            (&keys::ASSEMBLY_BYTES_MAX.about, self.assembly_bytes_max),
+            "no request body of the allowed size could be received",
         )?;
         at_most(
             (&keys::MAX_MESSAGE_BYTES.about, self.max_message_bytes),
@@ -256,8 +327,9 @@ impl Config {
 
     /// The configuration as flags, one a line: what `--print-config` prints.
     ///
-    /// A key that holds no value is a comment line (`# --subprotocol: none`). Given back to the server, the flags
-    /// resolve to an equal configuration.
+    /// A key that holds no value is a comment line (`# --subprotocol: none`), and so is a secret, of which only the name
+    /// is told. Given back to the server, the flags resolve to an equal configuration, but for the secrets. What the file
+    /// says follows in comment lines, as TOML with every value in effect.
     pub fn flags(&self) -> String {
         let mut lines = String::new();
         for key in keys::ALL {
@@ -266,9 +338,15 @@ impl Config {
             if values.is_empty() {
                 lines += &format!("# --{}: {}\n", about.name, about.default_text());
             }
-            for value in values {
-                lines += &format!("--{}={value}\n", about.name);
+            for value in &values {
+                let hidden = if key.is_secret() { "# " } else { "" };
+                lines += &format!("{hidden}--{}={value}\n", about.name);
             }
+        }
+        let topics = self.topics.iter().map(|topic| topic.table(self));
+        for table in topics.chain(self.schedules.iter().map(file::schedule_table)) {
+            lines += "#\n";
+            lines.extend(table.lines().map(|line| format!("# {line}\n")));
         }
         lines
     }
@@ -276,8 +354,19 @@ impl Config {
     /// One line that says what would be started: what `--check` prints.
     pub fn summary(&self) -> String {
         let listen: Vec<_> = self.listen.iter().map(ToString::to_string).collect();
-        let s = if self.workers == 1 { "" } else { "s" };
-        format!("configuration is valid: {} worker{s}, listening on {}", self.workers, listen.join(", "))
+        let number = |count: usize, what| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let workers = number(self.workers, "worker");
+        let mut summary = format!("configuration is valid: {workers}, listening on {}", listen.join(", "));
+        let names: Vec<_> = self.all_api_keys().map(ApiKey::name).collect();
+        if !names.is_empty() {
+            summary += &format!(", API keys: {}", names.join(", "));
+        }
+        if let Some(path) = &self.config_file {
+            let topics = number(self.topics.len(), "topic rule");
+            let schedules = number(self.schedules.len(), "schedule");
+            summary += &format!("; {topics} and {schedules} from {}", quote(path));
+        }
+        summary
     }
 }
 
@@ -298,6 +387,10 @@ fn at_most(lower: (&About, usize), upper: (&About, usize), consequence: &str) ->
         lower.0.name,
         upper = upper.0.name,
     )))
+}
+
+fn are_loopback(listeners: &[SocketAddr]) -> bool {
+    listeners.iter().all(|address| address.ip().to_canonical().is_loopback())
 }
 
 /// One worker for each processor that this process may use, within the range of `--workers`.

@@ -82,7 +82,7 @@ impl<D: Driver> Worker<D> {
             live += 1;
             let may_read = self.may_read(slot);
             let unread = self.connections.warm(slot).extra.as_ref().map_or(0, |extra| extra.unread.len());
-            let queued = self.connections.outgoing_len(slot);
+            let (queued, own) = (self.connections.outgoing_len(slot), self.connections.own_len(slot));
             let settings = &self.shared.settings;
             // A queue at its bound takes what one event more adds: a message, or a response of ours.
             let bound = settings.reply_bytes_max + settings.messages.message_bytes_max + 16 * 1024;
@@ -101,7 +101,7 @@ impl<D: Driver> Worker<D> {
             let subscribes = self.lanes.list(self.connections.first_subscription(slot)).take(2).count();
             must!(several == (subscribes > 1), "{slot} has several topics: {several}, it has {subscribes}");
             let hot = self.connections.hot(slot);
-            must!(queued <= bound, "{slot} has {queued} bytes of its own waiting, {bound} are allowed");
+            must!(own <= bound, "{slot} has {own} bytes of its own waiting, {bound} are allowed");
             must!(hot.outgoing.is_none() || queued > 0, "{slot} has an empty queue");
             must!(
                 queued == 0

@@ -104,6 +104,7 @@ impl<D: Driver> Worker<D> {
     /// `--close-timeout`, since closing a socket that has unread bytes would reset it, and the reset could
     /// overtake our last words.
     pub(super) fn finish(&mut self, slot: u32) {
+        self.drop_body(slot);
         self.connections.hot(slot).phase = Phase::Finishing;
         self.list_flush(slot);
         self.deadlines.arm(slot, self.now, self.shared.settings.close);
@@ -149,6 +150,7 @@ impl<D: Driver> Worker<D> {
         let unsent = self.connections.hot(slot).outgoing.is_some();
         let end = if unsent { End::Reset } else { end };
         self.drop_subscriptions(slot);
+        self.drop_body(slot);
         let warm = self.connections.warm(slot);
         let session = warm.session.take();
         let buffered = warm.reader.buffered();

@@ -7,14 +7,16 @@ use super::{
     connections::{Flag, Phase},
     driver::{Driver, End},
     farewell::Why,
+    mail::Control,
     outbox::Requested,
     stats::Family,
     worker::Worker,
 };
 use crate::{
     broker::{
-        home::{Published, Sender, home_of},
-        ids::{ConnectionId, Tick, WorkerId},
+        encoding::Encoding,
+        home::{Delivery, Published, Receipt, Receipted, Sender, Start, home_of},
+        ids::{ConnectionId, Epoch, Offset, Tick, WorkerId},
         log::Unit,
         name::TopicName,
     },
@@ -56,26 +58,20 @@ impl<D: Driver> Worker<D> {
         home_of(topic, self.shared.workers(), self.shared.settings.seed)
     }
 
-    fn publish(
-        &mut self,
-        topic: &TopicName,
-        unit: Unit<'_>,
-        exclude: Option<ConnectionId>,
-        sender: ConnectionId,
-    ) {
+    fn publish(&mut self, topic: &TopicName, unit: Unit<'_>, delivery: Delivery, sender: ConnectionId) {
         let home = self.home_of(topic);
         let bytes = unit.bytes().len();
         let held = if home == self.id {
-            match self.homes.publish(topic, unit, exclude, Sender::Connection(sender, bytes), self.now) {
+            match self.homes.publish(topic, unit, delivery, Sender::Connection(sender, bytes), self.now) {
                 Published::Taken => false,
                 Published::Held => true,
                 Published::TooManyTopics => {
-                    self.errors.push((sender, Error::TooManyTopics));
+                    self.dropped(sender, delivery.receipt);
                     false
                 }
             }
         } else {
-            self.outboxes[home.index()].publish(topic, unit, exclude, sender) == Requested::Held
+            self.outboxes[home.index()].publish(topic, unit, delivery, sender) == Requested::Held
         };
         if held {
             self.stats().messages_held.add(1);
@@ -95,6 +91,45 @@ impl<D: Driver> Worker<D> {
         extra.held -= 1;
         if extra.held == 0 {
             self.read_again(sender.slot);
+        }
+    }
+
+    /// A message was dropped, since its topic can't be made: whoever wanted a receipt gets that instead.
+    pub(super) fn dropped(&mut self, sender: ConnectionId, receipt: Option<Receipt>) {
+        match receipt {
+            Some(receipt) => self.failed.push(receipt),
+            None => self.errors.push((sender, Error::TooManyTopics)),
+        }
+    }
+
+    /// Tells publishers which numbers their messages have got, those of other workers by mail.
+    pub(super) fn post_receipts(&mut self) {
+        for receipted in std::mem::take(self.homes.receipted()) {
+            let worker = receipted.receipt.connection.worker;
+            if worker == self.id {
+                self.receipted(receipted);
+            } else {
+                self.outboxes[worker.index()].batch.control.push(Control::Receipted(receipted));
+            }
+        }
+        for receipt in std::mem::take(&mut self.failed) {
+            self.stats().count(Family::Refused, "too_many_topics");
+            self.published(receipt, Err(Error::TooManyTopics));
+        }
+    }
+
+    /// A message of one of this worker's connections was taken.
+    pub(super) fn receipted(&mut self, receipted: Receipted) {
+        let Receipted { receipt, epoch, offset } = receipted;
+        self.published(receipt, Ok((epoch, offset)));
+    }
+
+    fn published(&mut self, receipt: Receipt, outcome: Result<(Epoch, Offset), Error>) {
+        let Receipt { connection, number } = receipt;
+        if self.connections.is_current(connection) && self.connections.phase(connection.slot) == Phase::Open {
+            self.with_session(connection.slot, |session, context| {
+                session.published(context, number, outcome)
+            });
         }
     }
 
@@ -118,7 +153,7 @@ impl<D: Driver> Sink for Commands<'_, D> {
         let frame = frame_of(message);
         match self.worker.connections.phase(self.slot) {
             Phase::Opening => {
-                self.worker.connections.extra(self.slot).response.extend_from_slice(frame.bytes());
+                self.worker.connections.extra(self.slot).response.push(frame.bytes());
             }
             Phase::Open => {
                 match frame {
@@ -134,18 +169,23 @@ impl<D: Driver> Sink for Commands<'_, D> {
         self.worker.stats().messages_sent.add(1);
     }
 
-    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience) {
+    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience, receipt: Option<u32>) {
         let id = self.worker.connections.id(self.slot);
         let unit = match frame_of(message) {
             Frame::Borrowed(bytes) => Unit::Borrowed(bytes),
             frame @ Frame::Owned(_) => Unit::Owned(kept(frame)),
         };
         let exclude = (to == Audience::Others).then_some(id);
-        self.worker.publish(topic, unit, exclude, id);
+        let receipt = receipt.map(|number| Receipt { connection: id, number });
+        self.worker.publish(topic, unit, Delivery { exclude, receipt }, id);
     }
 
     fn subscribe(&mut self, topic: &TopicName) -> TopicName {
         self.worker.subscribe(self.slot, topic)
+    }
+
+    fn subscribe_from(&mut self, topic: &TopicName, encoding: Encoding, start: Start) -> TopicName {
+        self.worker.subscribe_from(self.slot, topic, encoding, start)
     }
 
     fn unsubscribe(&mut self, topic: &TopicName) {
@@ -166,7 +206,7 @@ impl<D: Driver> Sink for Commands<'_, D> {
         let payload = &payload[..payload.len().min(crate::protocol::ws::CONTROL_PAYLOAD_MAX)];
         let frame = control_frame(OpCode::Ping, payload);
         match self.worker.connections.phase(self.slot) {
-            Phase::Opening => self.worker.connections.extra(self.slot).response.extend_from_slice(&frame),
+            Phase::Opening => self.worker.connections.extra(self.slot).response.push(&frame),
             Phase::Open => self.worker.queue(self.slot, &frame),
             _ => return,
         }
@@ -183,6 +223,10 @@ impl<D: Driver> Sink for Commands<'_, D> {
 
     fn buffered_amount(&self) -> usize {
         self.worker.buffered_amount(self.slot)
+    }
+
+    fn connection(&self) -> ConnectionId {
+        self.worker.connections.id(self.slot)
     }
 
     fn state(&self) -> State {

@@ -15,7 +15,10 @@ use slab::Slab;
 use super::{farewell::Farewell, lanes::NONE, outgoing::Outgoing};
 use crate::{
     broker::ids::{ConnectionId, Tick, WorkerId},
-    protocol::ws::Reader,
+    protocol::{
+        http::{BodyReader, Request},
+        ws::Reader,
+    },
     session::Session,
 };
 
@@ -79,8 +82,8 @@ pub enum Flag {
 pub struct Hot {
     /// What waits for this connection alone.
     pub outgoing: Option<Box<Outgoing>>,
+    generation: u32,
     flags: u16,
-    generation: u16,
     /// Where it stands.
     pub phase: Phase,
 }
@@ -133,7 +136,7 @@ pub struct Warm {
     pub message_at: Tick,
     /// When the last ping was sent.
     pub pinged_at: Tick,
-    /// When the message that is under way began. Only meaningful while one is.
+    /// When the message, or the request body, that is under way began. Only meaningful while one is.
     pub began_at: Tick,
     /// When the socket last took bytes; only meaningful while it is blocked or closing.
     pub progress_at: Tick,
@@ -142,28 +145,43 @@ pub struct Warm {
 /// What few connections have, or only for a while.
 #[derive(Default)]
 pub struct Extra {
-    /// A request head that is not whole yet.
+    /// A request head that is not whole yet, or requests whose turn has not come.
     pub head: BytesMut,
+    /// A request whose body is not whole yet.
+    pub collecting: Option<Box<Collecting>>,
     /// Received, and not to be looked at before the connection may be read again.
     pub unread: BytesMut,
     /// Published messages that wait for room or credit.
     pub held: u32,
     /// Subscriptions whose place is not known yet.
     pub pending: u32,
-    /// The 101 response that waits for those.
-    pub response: Vec<u8>,
+    /// Questions for some of the past that are not answered yet.
+    pub asked: u32,
+    /// The 101 response that waits for those, and what comes behind it.
+    pub response: Outgoing,
     /// When the session's timer comes.
     pub timer: Option<Tick>,
     /// How the connection ends.
     pub farewell: Option<Farewell>,
 }
 
+/// A request, and what of its body has come.
+#[derive(Debug)]
+pub struct Collecting {
+    /// The head.
+    pub request: Request,
+    /// The body.
+    pub body: BodyReader,
+}
+
 impl Extra {
     fn is_default(&self) -> bool {
         self.head.is_empty()
+            && self.collecting.is_none()
             && self.unread.is_empty()
             && self.held == 0
             && self.pending == 0
+            && self.asked == 0
             && self.response.is_empty()
             && self.timer.is_none()
             && self.farewell.is_none()
@@ -290,7 +308,12 @@ impl Connections {
         self.warm[slot as usize].extra.get_or_insert_default()
     }
 
-    /// Bytes that wait for this connection alone.
+    /// The same without what others are sent as well.
+    pub fn own_len(&self, slot: u32) -> usize {
+        self.hot[slot as usize].outgoing.as_ref().map_or(0, |outgoing| outgoing.own_len())
+    }
+
+    /// Bytes that wait for this connection outside of logs.
     pub fn outgoing_len(&self, slot: u32) -> usize {
         self.hot[slot as usize].outgoing.as_ref().map_or(0, |outgoing| outgoing.len())
     }

@@ -77,27 +77,35 @@ impl<D: Driver> Worker<D> {
     }
 
     fn look_at_head(&mut self, slot: u32) -> Option<u32> {
-        let handshake = self.shared.settings.handshake;
-        let passed = self.now.since(self.connections.warm(slot).received_at);
-        if passed < handshake {
-            return Some(handshake - passed);
+        let settings = &self.shared.settings;
+        let (handshake, message) = (settings.handshake, settings.message);
+        let warm = self.connections.warm(slot);
+        let extra = warm.extra.as_ref();
+        // A body is as long as a message, and has as long.
+        let in_body = extra.is_some_and(|extra| extra.collecting.is_some());
+        let begun = in_body || extra.is_some_and(|extra| !extra.head.is_empty());
+        let (since, limit) = if in_body { (warm.began_at, message) } else { (warm.received_at, handshake) };
+        let passed = self.now.since(since);
+        if passed < limit {
+            return Some(limit - passed);
         }
-        let begun = self.connections.warm(slot).extra.as_ref().is_some_and(|extra| !extra.head.is_empty());
+        let why = if in_body { Why::MessageTimeout } else { Why::HandshakeTimeout };
         if !begun || self.connections.hot(slot).outgoing.is_some() {
-            self.end(slot, End::Close, Why::HandshakeTimeout);
+            self.end(slot, End::Close, why);
             return None;
         }
         // Who has said half a request is told what is the matter (RFC 9110, section 15.5.9).
-        let farewell = Farewell {
-            why: Why::HandshakeTimeout,
-            code: CloseCode::NO_STATUS,
-            reason: String::new(),
-            clean: false,
-            at: self.now,
-        };
+        let farewell =
+            Farewell { why, code: CloseCode::NO_STATUS, reason: String::new(), clean: false, at: self.now };
         self.connections.extra(slot).farewell = Some(farewell);
-        let hint = "the request head took too long to arrive: see --handshake-timeout";
-        self.refuse(slot, Refusal::new(408, "handshake_timeout", hint), None);
+        let refusal = if in_body {
+            let hint = "the request body took too long to arrive: see --message-timeout";
+            Refusal::new(408, "body_timeout", hint)
+        } else {
+            let hint = "the request head took too long to arrive: see --handshake-timeout";
+            Refusal::new(408, "handshake_timeout", hint)
+        };
+        self.refuse(slot, refusal, None);
         None
     }
 

@@ -18,6 +18,8 @@ pub enum Why {
     Session,
     /// The session terminated it.
     Terminated,
+    /// The embedding program closed it from outside.
+    Handle,
     /// The session failed.
     Failed,
     /// HTTP: answered, and over.
@@ -52,6 +54,7 @@ impl Why {
             Why::Protocol => "protocol_error",
             Why::Session => "session",
             Why::Terminated => "terminated",
+            Why::Handle => "handle",
             Why::Failed => "session_failed",
             Why::Http => "http",
             Why::HandshakeTimeout => "handshake_timeout",

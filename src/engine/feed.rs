@@ -2,26 +2,38 @@
 
 use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
+use bytes::{Bytes, BytesMut};
+
 use super::{
-    connections::{Flag, Phase},
+    connections::{Collecting, Flag, Phase},
     driver::Driver,
     farewell::Why,
+    outgoing::Outgoing,
     stats::Family,
     worker::Worker,
 };
 use crate::{
     protocol::{
-        http::{Refusal, Request, Response, Version, parse_request},
+        http::{BodyReader, CONTINUE, Refusal, Request, Response, Version, parse_request},
         ws::{CloseCode, Event, Inbox, OpCode, ProtocolError, Reader, control_frame},
     },
-    session::{Context, Error, Failure, Handshake, Route, Session},
+    session::{Answer, Context, Error, Failure, Handshake, Route, Session},
 };
 
 /// Pipelined requests that one connection is answered in a turn.
 const REQUESTS_PER_TURN: usize = 16;
 
-/// What clients that came too many are asked to wait.
+/// What clients that came too many, or with too much, are asked to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What became of a request's body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Collected {
+    /// More of it must come, or the request was refused.
+    Begun,
+    /// It was whole, and was answered.
+    Whole,
+}
 
 impl<D: Driver> Worker<D> {
     /// Gives received bytes to whoever they are for. Gives the inbox back, for its buffer.
@@ -171,7 +183,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Request heads.
+    /// Requests: heads, and the bodies that are wanted.
     fn feed_head(&mut self, slot: u32, inbox: &mut Inbox) {
         let mut bytes = match &mut self.connections.warm(slot).extra {
             Some(extra) if !extra.head.is_empty() => {
@@ -192,6 +204,10 @@ impl<D: Driver> Worker<D> {
                 self.resumed.push(slot);
                 return;
             }
+            if let Some(collecting) = self.take_collecting(slot) {
+                left -= usize::from(self.collect(slot, collecting, &mut bytes) == Collected::Whole);
+                continue;
+            }
             left -= 1;
             match parse_request(&bytes, &self.shared.settings.heads) {
                 Ok(None) => {
@@ -200,7 +216,7 @@ impl<D: Driver> Worker<D> {
                 }
                 Ok(Some((request, consumed))) => {
                     let _ = bytes.split_to(consumed);
-                    self.request(slot, &request);
+                    self.request(slot, request, &mut bytes);
                 }
                 Err(refusal) => {
                     self.refuse(slot, refusal, None);
@@ -215,40 +231,121 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn request(&mut self, slot: u32, request: &Request) {
+    fn request(&mut self, slot: u32, request: Request, bytes: &mut BytesMut) {
         if self.connections.hot(slot).is(Flag::Surplus) {
             let hint = "this server has as many connections as it may have: try again later";
-            self.refuse(slot, Refusal::unavailable("too_many_connections", hint, RETRY_AFTER), Some(request));
+            let refusal = Refusal::unavailable("too_many_connections", hint, RETRY_AFTER);
+            self.refuse(slot, refusal, Some(&request));
             return;
         }
         let address = SocketAddr::new(self.connections.address(slot), 0);
         let router = std::sync::Arc::clone(&self.shared.router);
         let routed =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| router.route(request, address)));
-        let route = routed.unwrap_or_else(|_| {
-            self.stats().count(Family::SessionFailed, "panic");
-            Route::Refuse(Refusal::new(500, "router_panic", "the server failed to look at this request"))
-        });
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| router.route(&request, address)));
+        let route = routed.unwrap_or_else(|_| Route::Refuse(self.router_panicked()));
         match route {
-            Route::Respond(response) => self.respond(slot, &response, Some(request)),
-            Route::Refuse(refusal) => self.refuse(slot, refusal, Some(request)),
+            Route::Respond(response) => {
+                // A body is nobody's here: what follows the head would be taken for the next request.
+                let close = !self.goes_on(&request) || request.has_body();
+                self.answer(slot, &response, Some(&request), close);
+            }
+            Route::Refuse(refusal) => self.refuse(slot, refusal, Some(&request)),
             Route::Upgrade { session, response, subprotocol } => {
-                let handshake = Handshake { request, address, subprotocol: subprotocol.as_deref() };
-                self.open(slot, session, response, &handshake);
+                let handshake = Handshake { request: &request, address, subprotocol: subprotocol.as_deref() };
+                self.open(slot, session, &response, &handshake);
+            }
+            Route::Body => match BodyReader::new(request.framing(), self.shared.settings.body_bytes_max) {
+                Ok(body) => self.begin_body(slot, Box::new(Collecting { request, body }), bytes),
+                Err(refusal) => self.refuse(slot, refusal, Some(&request)),
+            },
+        }
+    }
+
+    fn router_panicked(&self) -> Refusal {
+        self.stats().count(Family::SessionFailed, "panic");
+        Refusal::new(500, "router_panic", "the server failed to look at this request")
+    }
+
+    /// A request's head was accepted, and its body is collected. What has come of it is looked at first: who has sent
+    /// all of it does not wait for a word from us.
+    fn begin_body(&mut self, slot: u32, collecting: Box<Collecting>, bytes: &mut BytesMut) {
+        let waits = collecting.request.expects_continue();
+        if self.collect(slot, collecting, bytes) == Collected::Whole
+            || self.connections.phase(slot) != Phase::Head
+        {
+            return;
+        }
+        if waits {
+            self.queue(slot, CONTINUE);
+        }
+        self.connections.warm(slot).began_at = self.now;
+        let limit = self.shared.settings.message;
+        self.deadlines.arm(slot, self.now, limit);
+    }
+
+    /// Gives a body what has come of it, and has it answered once it is whole.
+    fn collect(&mut self, slot: u32, mut collecting: Box<Collecting>, bytes: &mut BytesMut) -> Collected {
+        let before = collecting.body.buffered();
+        let read = collecting.body.read(bytes);
+        self.release_assembly(before);
+        match read {
+            Ok(Some(body)) => {
+                self.answer_body(slot, &collecting.request, body);
+                Collected::Whole
+            }
+            Ok(None) => {
+                let after = collecting.body.buffered();
+                let all = self.hold_assembly(after);
+                if after > before && all > self.shared.settings.assembly_bytes_max {
+                    self.release_assembly(after);
+                    let hint = "the server is receiving too much at once: try again later";
+                    let refusal = Refusal::unavailable("assembly_full", hint, RETRY_AFTER);
+                    self.refuse(slot, refusal, Some(&collecting.request));
+                } else {
+                    self.connections.extra(slot).collecting = Some(collecting);
+                }
+                Collected::Begun
+            }
+            Err(refusal) => {
+                self.refuse(slot, refusal, Some(&collecting.request));
+                Collected::Begun
             }
         }
     }
 
-    fn open(
-        &mut self,
-        slot: u32,
-        mut session: Box<dyn Session>,
-        response: Vec<u8>,
-        handshake: &Handshake<'_>,
-    ) {
+    fn answer_body(&mut self, slot: u32, request: &Request, body: Bytes) {
+        let address = SocketAddr::new(self.connections.address(slot), 0);
+        let router = std::sync::Arc::clone(&self.shared.router);
+        let answered =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| router.respond(request, body, address)));
+        let answer = answered.unwrap_or_else(|_| Answer::Refuse(self.router_panicked()));
+        let response = match answer {
+            Answer::Respond(response) => response,
+            Answer::Call(call) => self.call(&call),
+            Answer::Refuse(refusal) => {
+                self.stats().count(Family::Refused, refusal.reason);
+                Response::from(refusal)
+            }
+        };
+        let close = !self.goes_on(request);
+        self.answer(slot, &response, Some(request), close);
+    }
+
+    fn take_collecting(&mut self, slot: u32) -> Option<Box<Collecting>> {
+        self.connections.warm(slot).extra.as_mut()?.collecting.take()
+    }
+
+    /// Nothing more of a body will be read.
+    pub(super) fn drop_body(&mut self, slot: u32) {
+        if let Some(collecting) = self.take_collecting(slot) {
+            self.release_assembly(collecting.body.buffered());
+        }
+    }
+
+    fn open(&mut self, slot: u32, mut session: Box<dyn Session>, response: &[u8], handshake: &Handshake<'_>) {
         self.connections.hot(slot).phase = Phase::Opening;
         // What the session sends while it opens goes behind the response.
-        self.connections.extra(slot).response = response;
+        self.connections.extra(slot).response.push(response);
         let mut commands = self.commands(slot);
         let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             session.open(&mut Context::new(&mut commands), handshake)
@@ -276,7 +373,7 @@ impl<D: Driver> Worker<D> {
         self.connections.warm(slot).session = None;
         self.connections.hot(slot).phase = Phase::Head;
         if let Some(extra) = &mut self.connections.warm(slot).extra {
-            extra.response = Vec::new();
+            extra.response = Outgoing::default();
             extra.pending = 0;
         }
         self.refuse(slot, refusal, request);
@@ -292,10 +389,13 @@ impl<D: Driver> Worker<D> {
         self.seat_all(slot);
         let extra = self.connections.extra(slot);
         let unread = !extra.unread.is_empty();
-        self.queue(slot, &response);
+        self.queue_all(slot, response);
         self.connections.tidy(slot);
         self.stats().upgrades.add(1);
         self.connections.hot(slot).phase = Phase::Open;
+        if !self.connections.hot(slot).is(Flag::Blocked) {
+            self.rejoin(slot);
+        }
         let now = self.now;
         self.connections.warm(slot).message_at = now;
         self.deadlines.disarm(slot);
@@ -318,11 +418,9 @@ impl<D: Driver> Worker<D> {
         self.answer(slot, &Response::from(refusal), request, true);
     }
 
-    fn respond(&mut self, slot: u32, response: &Response, request: Option<&Request>) {
-        // A body is nobody's here: what follows the head would be taken for the next request.
-        let over = |request: &Request| !request.keep_alive() || request.has_body();
-        let close = request.is_none_or(over) || self.draining.is_some();
-        self.answer(slot, response, request, close);
+    /// Whether the connection may serve another request behind this one.
+    fn goes_on(&self, request: &Request) -> bool {
+        request.keep_alive() && self.draining.is_none()
     }
 
     fn answer(&mut self, slot: u32, response: &Response, request: Option<&Request>, close: bool) {

@@ -11,6 +11,7 @@ use super::{
     driver::{Driver, End, Sent},
     farewell::Why,
     lanes::NONE,
+    outgoing::Outgoing,
     worker::Worker,
 };
 use crate::broker::lane::Seat;
@@ -28,6 +29,22 @@ impl<D: Driver> Worker<D> {
     /// Queues bytes that can stay where they are.
     pub(super) fn queue_kept(&mut self, slot: u32, bytes: Bytes) {
         self.connections.hot(slot).outgoing.get_or_insert_default().push_kept(bytes);
+        self.queued(slot);
+    }
+
+    /// Queues bytes that others are sent as well; while the connection opens, behind the response.
+    pub(super) fn queue_shared(&mut self, slot: u32, bytes: Bytes) {
+        if self.connections.phase(slot) == Phase::Opening {
+            self.connections.extra(slot).response.push_shared(bytes);
+            return;
+        }
+        self.connections.hot(slot).outgoing.get_or_insert_default().push_shared(bytes);
+        self.queued(slot);
+    }
+
+    /// Queues all of a queue.
+    pub(super) fn queue_all(&mut self, slot: u32, outgoing: Outgoing) {
+        self.connections.hot(slot).outgoing.get_or_insert_default().append(outgoing);
         self.queued(slot);
     }
 
@@ -61,7 +78,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn sends_in_vain(&self, slot: u32) -> bool {
         let settings = &self.shared.settings;
         let max = 4 * settings.reply_bytes_max.max(settings.messages.message_bytes_max);
-        self.connections.outgoing_len(slot) > max
+        self.connections.own_len(slot) > max
     }
 
     /// Flushes a bounded number of connections: their queues leave together, as the runs of a slice do.

@@ -8,8 +8,9 @@ use foldhash::quality::FixedState;
 use slab::Slab;
 
 use crate::broker::{
-    home::mostly_unused,
-    ids::{Key, Mark, Position, Tick, WorkerId},
+    encoding::Encoding,
+    home::{Except, mostly_unused},
+    ids::{Epoch, Key, Mark, Position, Tick, WorkerId},
     lane::{Entry, Lane, Seat},
     log::View,
     name::TopicName,
@@ -43,6 +44,10 @@ pub struct LaneRecord {
     pub lane: Lane,
     /// The topic's name, shared with all who hold it here.
     pub name: TopicName,
+    /// Whose units its log has.
+    pub encoding: Encoding,
+    /// The topic's life, as the last head had it.
+    pub epoch: Epoch,
     /// Who orders it.
     pub home: WorkerId,
     /// The topic at its home; `None` until the first head has come.
@@ -84,11 +89,14 @@ pub struct Hole {
 /// See the head of this file.
 pub struct Lanes {
     records: Slab<LaneRecord>,
-    names: HashMap<TopicName, u32, FixedState>,
+    names: HashMap<(TopicName, Encoding), u32, FixedState>,
     generations: u32,
     behind: usize,
     /// All subscriptions of this worker.
     pub subscriptions: Slab<Subscription>,
+    /// Those that wait for some of the past, and the number of their question.
+    recovering: HashMap<u32, u32, FixedState>,
+    tickets: u32,
     /// Ranges to leave out, for the few subscriptions that have some; oldest first.
     pub holes: HashMap<u32, std::collections::VecDeque<Hole>, FixedState>,
 }
@@ -102,6 +110,8 @@ impl Lanes {
             generations: 0,
             behind: 0,
             subscriptions: Slab::new(),
+            recovering: HashMap::with_hasher(FixedState::with_seed(seed)),
+            tickets: 0,
             holes: HashMap::with_hasher(FixedState::with_seed(seed)),
         }
     }
@@ -132,17 +142,24 @@ impl Lanes {
         entry.map_or(0, |entry| lane.view.head().position.since(entry.position))
     }
 
-    /// The lane of a topic.
-    pub fn find(&self, name: &TopicName) -> Option<u32> {
-        self.names.get(name).copied()
+    /// The lane of a topic in an encoding.
+    pub fn find(&self, name: &TopicName, encoding: Encoding) -> Option<u32> {
+        self.names.get(&(name.clone(), encoding)).copied()
+    }
+
+    /// The lanes of a topic, in whatever encodings.
+    pub fn all_of(&self, name: &TopicName) -> impl Iterator<Item = u32> {
+        (0..Encoding::BOUND).filter_map(|encoding| self.find(name, Encoding(encoding)))
     }
 
     /// A new lane whose log is not known yet.
-    pub fn create(&mut self, name: TopicName, home: WorkerId, now: Tick) -> u32 {
+    pub fn create(&mut self, name: TopicName, encoding: Encoding, home: WorkerId, now: Tick) -> u32 {
         self.generations = self.generations.wrapping_add(1);
         let record = LaneRecord {
             lane: Lane::new(Mark::START),
             name: name.clone(),
+            encoding,
+            epoch: Epoch(0),
             home,
             topic: None,
             generation: self.generations,
@@ -154,7 +171,7 @@ impl Lanes {
             listed: false,
         };
         let index = u32::try_from(self.records.insert(record)).expect("lanes are fewer than u32 counts");
-        self.names.insert(name, index);
+        self.names.insert((name, encoding), index);
         index
     }
 
@@ -162,7 +179,7 @@ impl Lanes {
     pub fn remove(&mut self, index: u32) -> LaneRecord {
         let record = self.records.remove(index as usize);
         debug_assert_eq!(record.subscriptions(), 0);
-        self.names.remove(&record.name);
+        self.names.remove(&(record.name.clone(), record.encoding));
         record
     }
 
@@ -222,6 +239,11 @@ impl Lanes {
         self.list(first).find(|&subscription| self.subscriptions[subscription as usize].lane == lane)
     }
 
+    /// The topic of a subscription.
+    pub fn name_of(&self, subscription: u32) -> &TopicName {
+        &self.records[self.subscriptions[subscription as usize].lane as usize].name
+    }
+
     /// A connection's subscriptions.
     pub fn list(&self, first: u32) -> impl Iterator<Item = u32> {
         std::iter::successors((first != NONE).then_some(first), |&at| {
@@ -239,23 +261,60 @@ impl Lanes {
         key
     }
 
+    /// A subscription waits for some of the past: gives the number of its question.
+    pub fn ask(&mut self, key: u32) -> u32 {
+        self.tickets = self.tickets.wrapping_add(1);
+        self.recovering.insert(key, self.tickets);
+        self.tickets
+    }
+
+    /// The answer to a question has come: true if somebody still waits for it.
+    pub fn answered(&mut self, key: u32, ticket: u32) -> bool {
+        let is_awaited = self.recovering.get(&key) == Some(&ticket);
+        if is_awaited {
+            self.recovering.remove(&key);
+        }
+        is_awaited
+    }
+
+    /// Whether a subscription waits for some of the past.
+    pub fn is_recovering(&self, key: u32) -> bool {
+        self.recovering.contains_key(&key)
+    }
+
     /// Seats a subscription that gets all from the lane's head on.
     pub fn seat_at_head(&mut self, key: u32) {
+        let head = self.records[self.subscriptions[key as usize].lane as usize].lane.view.head();
+        self.seat_with(key, head, Lane::insert_swept);
+    }
+
+    /// Seats a subscription that gets all from a place on, once something else has left: it begins behind.
+    pub fn seat_behind(&mut self, key: u32, from: Mark) {
+        self.seat_with(key, from, Lane::insert_behind);
+        self.behind += 1;
+        let Some(holes) = self.holes.get_mut(&key) else { return };
+        holes.retain(|hole| hole.from >= from.position);
+        if holes.is_empty() {
+            self.holes.remove(&key);
+        } else if let Some((lane, seat)) = self.seat(key) {
+            self.records[lane as usize].lane.entry_mut(seat).holes = true;
+        }
+    }
+
+    fn seat_with(&mut self, key: u32, from: Mark, insert: impl FnOnce(&mut Lane, Entry) -> Seat) {
         let subscription = &mut self.subscriptions[key as usize];
         let record = &mut self.records[subscription.lane as usize];
         record.waiting.remove(&key);
-        let lane = &mut record.lane;
-        let head = lane.view.head();
         let entry = Entry {
-            position: head.position,
-            offset_low: low(head),
+            position: from.position,
+            offset_low: low(from),
             connection: subscription.connection,
             subscription: key,
             holes: false,
             lost: false,
             round: 0,
         };
-        subscription.seat = Some(lane.insert_swept(entry));
+        subscription.seat = Some(insert(&mut record.lane, entry));
     }
 
     /// Moves a swept subscription to the part behind.
@@ -343,6 +402,7 @@ impl Lanes {
     pub fn unsubscribe(&mut self, key: u32) -> u32 {
         debug_assert_eq!(self.subscriptions[key as usize].next_gathered, APART);
         self.holes.remove(&key);
+        self.recovering.remove(&key);
         match self.seat(key) {
             Some((lane, seat)) => {
                 self.take_out(lane, seat);
@@ -379,6 +439,18 @@ impl Lanes {
             holes.pop_front();
         }
         messages
+    }
+
+    /// A range that a subscription must not get, behind those that it has.
+    pub fn add_hole(&mut self, subscription: u32, except: Except) {
+        let holes = self.holes.entry(subscription).or_default();
+        match holes.back_mut() {
+            Some(last) if last.to == except.from => {
+                last.to = except.to;
+                last.messages += except.messages;
+            }
+            _ => holes.push_back(Hole { from: except.from, to: except.to, messages: except.messages }),
+        }
     }
 
     /// Makes one of all holes but the last: what lies between them will be passed over as well.
@@ -432,7 +504,12 @@ mod tests {
         let (mut lanes, mut first) = (Lanes::new(0), NONE);
         let keys = (0..count)
             .map(|at| {
-                let lane = lanes.create(TopicName::parse(&at.to_string()).unwrap(), WorkerId(0), Tick(0));
+                let lane = lanes.create(
+                    TopicName::parse(&at.to_string()).unwrap(),
+                    Encoding::CANONICAL,
+                    WorkerId(0),
+                    Tick(0),
+                );
                 lanes.subscribe(7, lane, &mut first)
             })
             .collect();
@@ -471,8 +548,14 @@ mod tests {
     fn tables_shrink_once_whoever_stays() {
         const LANES: u32 = 20_000;
         let mut lanes = Lanes::new(0);
-        let mut create =
-            |at: u32| lanes.create(TopicName::parse(&at.to_string()).unwrap(), WorkerId(0), Tick(0));
+        let mut create = |at: u32| {
+            lanes.create(
+                TopicName::parse(&at.to_string()).unwrap(),
+                Encoding::CANONICAL,
+                WorkerId(0),
+                Tick(0),
+            )
+        };
         let all: Vec<u32> = (0..LANES).map(&mut create).collect();
         assert!(!lanes.shrink());
         // The last one holds the records of all before it.
@@ -489,7 +572,7 @@ mod tests {
         // With a list that is searched for each of them this takes seconds, in which the worker does nothing else.
         const WAITING: u32 = 100_000;
         let mut lanes = Lanes::new(0);
-        let lane = lanes.create(TopicName::parse("new").unwrap(), WorkerId(1), Tick(0));
+        let lane = lanes.create(TopicName::parse("new").unwrap(), Encoding::CANONICAL, WorkerId(1), Tick(0));
         let keys: Vec<u32> = (0..WAITING).map(|slot| lanes.subscribe(slot, lane, &mut { NONE })).collect();
         for &key in keys.iter().filter(|&key| key % 1000 != 1) {
             assert_eq!(lanes.unsubscribe(key), lane);

@@ -3,7 +3,8 @@
 //! Three kinds:
 //! - *state* (heads, floors): the newest replaces what was not taken yet, so it can't overflow;
 //! - *requests* (messages for a topic whose home is elsewhere): limited by credits, see `outbox`;
-//! - *control* (join, leave, refused) and sockets: at most one of each per lane or connection.
+//! - *control* (join, leave, recover, refused), answers and sockets: at most one of each per lane, subscription or
+//!   connection.
 
 use std::{collections::HashMap, net::SocketAddr};
 
@@ -11,7 +12,8 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 
 use crate::broker::{
-    home::Head,
+    encoding::Encoding,
+    home::{Delivery, Head, Receipt, Receipted, Replay, Start},
     ids::{ConnectionId, Key, Mark},
     log::Unit,
     name::TopicName,
@@ -24,14 +26,53 @@ pub const MAIL_BYTES_MAX: usize = 1 << 20;
 /// News of subscriptions between a worker and a topic's home, in order.
 #[derive(Clone, Debug)]
 pub enum Control {
-    /// The worker has subscriptions now.
-    Join(TopicName, Key),
+    /// The worker has subscriptions now, to the topic in this encoding.
+    Join(TopicName, Encoding, Key),
+    /// One of its subscriptions wants some of the past.
+    Recover(Recover),
     /// It has none any more.
     Leave(TopicName, Key),
     /// To the worker: the lane's topic can't be created, there are too many.
     Refused(Key),
-    /// To the worker: this connection's message was dropped, for the same reason.
-    Dropped(ConnectionId),
+    /// To the worker: this connection's message was dropped, for the same reason. The receipt that it wanted.
+    Dropped(ConnectionId, Option<Receipt>),
+    /// To the worker: a message of one of its connections was taken.
+    Receipted(Receipted),
+}
+
+/// To a topic's home: what a subscription wants of the past.
+#[derive(Clone, Debug)]
+pub struct Recover {
+    /// The topic.
+    pub topic: TopicName,
+    /// In which encoding.
+    pub encoding: Encoding,
+    /// From where on.
+    pub start: Start,
+    /// Who asks.
+    pub asker: Asker,
+}
+
+/// Which subscription has asked, and when: it may be gone when the answer comes, and another in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asker {
+    /// Whose it is.
+    pub connection: ConnectionId,
+    /// The worker's lane.
+    pub lane: Key,
+    /// The subscription's index on that worker.
+    pub subscription: u32,
+    /// Differs for each question.
+    pub ticket: u32,
+}
+
+/// The answer. What heads the worker needs to go on behind it are in the same batch, or came before.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Who has asked.
+    pub asker: Asker,
+    /// What it gets; `None`: the topic does not know the worker any more.
+    pub replay: Option<Replay>,
 }
 
 /// To a topic's home: what the worker's swept subscriptions all have.
@@ -50,8 +91,8 @@ pub struct Floor {
 pub struct Publish {
     /// The topic.
     pub topic: TopicName,
-    /// Whose subscription must not get it.
-    pub exclude: Option<ConnectionId>,
+    /// What is asked for it.
+    pub delivery: Delivery,
     /// Who published it.
     pub sender: ConnectionId,
     unit: Carried,
@@ -73,9 +114,11 @@ pub struct Batch<S> {
     /// At most one per lane.
     pub heads: Vec<Head>,
     head_of: HashMap<Key, usize, FixedState>,
-    /// At most one per topic.
+    /// At most one per lane.
     pub floors: Vec<Floor>,
     floor_of: HashMap<Key, usize, FixedState>,
+    /// Answers, one for each question: to be read after the heads.
+    pub recovered: Vec<Recovered>,
     requests: Vec<Publish>,
     bytes: Vec<u8>,
     /// Credits that come back: messages and their bytes.
@@ -101,6 +144,7 @@ impl<S> Default for Batch<S> {
             head_of: HashMap::with_hasher(FixedState::default()),
             floors: Vec::new(),
             floor_of: HashMap::with_hasher(FixedState::default()),
+            recovered: Vec::new(),
             requests: Vec::new(),
             bytes: Vec::new(),
             credits: Credits::default(),
@@ -115,6 +159,7 @@ impl<S> Batch<S> {
         self.control.is_empty()
             && self.heads.is_empty()
             && self.floors.is_empty()
+            && self.recovered.is_empty()
             && self.requests.is_empty()
             && self.credits == Credits::default()
             && self.sockets.is_empty()
@@ -131,25 +176,19 @@ impl<S> Batch<S> {
         }
     }
 
-    /// A floor; takes the place of an older one for the same topic.
+    /// A floor; takes the place of an older one for the same lane.
     pub fn floor(&mut self, floor: Floor) {
-        match self.floor_of.get(&floor.topic) {
+        match self.floor_of.get(&floor.lane) {
             Some(&at) => self.floors[at] = floor,
             None => {
-                self.floor_of.insert(floor.topic, self.floors.len());
+                self.floor_of.insert(floor.lane, self.floors.len());
                 self.floors.push(floor);
             }
         }
     }
 
     /// A message for a topic whose home is the receiver.
-    pub fn publish(
-        &mut self,
-        topic: TopicName,
-        unit: Unit<'_>,
-        exclude: Option<ConnectionId>,
-        sender: ConnectionId,
-    ) {
+    pub fn publish(&mut self, topic: TopicName, unit: Unit<'_>, delivery: Delivery, sender: ConnectionId) {
         let unit = match unit {
             Unit::Owned(bytes) => Carried::Owned(bytes),
             Unit::Borrowed(bytes) => {
@@ -158,7 +197,7 @@ impl<S> Batch<S> {
                 Carried::Copied { start, len: bytes.len() }
             }
         };
-        self.requests.push(Publish { topic, exclude, sender, unit });
+        self.requests.push(Publish { topic, delivery, sender, unit });
     }
 
     /// The messages, in order, with their bytes.
@@ -179,6 +218,7 @@ impl<S> Batch<S> {
         self.head_of.clear();
         self.floors.clear();
         self.floor_of.clear();
+        self.recovered.clear();
         self.requests.clear();
         self.bytes.clear();
         self.bytes.shrink_to(MAIL_BYTES_MAX);
@@ -191,6 +231,7 @@ impl<S> Batch<S> {
         self.control.append(&mut later.control);
         later.heads.drain(..).for_each(|head| self.head(head));
         later.floors.drain(..).for_each(|floor| self.floor(floor));
+        self.recovered.append(&mut later.recovered);
         let shift = self.bytes.len();
         self.bytes.append(&mut later.bytes);
         self.requests.extend(later.requests.drain(..).map(|mut request| {

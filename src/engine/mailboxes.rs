@@ -1,12 +1,18 @@
-//! Mailboxes between workers, and the bells that wake those who sleep.
+//! Mailboxes between workers, a letterbox of each for threads that are none, and the bells that wake those who
+//! sleep.
 //!
 //! A sender that finds a mailbox locked keeps its mail for the next turn: nobody ever waits for a worker
 //! that the system has descheduled. A worker is woken only if it sleeps ([`Post::sleep`]).
 
-use std::sync::{PoisonError, TryLockError, atomic::Ordering};
+use std::{
+    collections::VecDeque,
+    sync::{PoisonError, TryLockError, atomic::Ordering},
+    time::Instant,
+};
 
 use super::{
     driver::Wake,
+    letterbox::{self, Account, Letterbox, NotPosted, Order},
     mail::Batch,
     sync::{AtomicBool, Mutex, MutexGuard, fence},
 };
@@ -51,6 +57,10 @@ pub struct Post<S> {
     workers: usize,
     /// From worker `i` to worker `j` at `i * workers + j`.
     boxes: Vec<Mailbox<S>>,
+    /// From outside, to each worker.
+    letterboxes: Vec<Letterbox>,
+    /// Orders under way in a letterbox at most.
+    orders_max: usize,
     bells: Vec<Bell>,
 }
 
@@ -64,12 +74,14 @@ pub enum Patience {
 }
 
 impl<S> Post<S> {
-    /// Mailboxes between as many workers as there are bells.
-    pub fn new(bells: Vec<Wake>) -> Post<S> {
+    /// Mailboxes between as many workers as there are bells, and letterboxes that hold `orders_max` (≥ 1) each.
+    pub fn new(bells: Vec<Wake>, orders_max: usize) -> Post<S> {
         let workers = bells.len();
         Post {
             workers,
             boxes: (0..workers * workers).map(|_| Mailbox::new()).collect(),
+            letterboxes: bells.iter().map(|_| Letterbox::new()).collect(),
+            orders_max,
             bells: bells.into_iter().map(|wake| Bell { sleeps: AtomicBool::new(false), wake }).collect(),
         }
     }
@@ -109,10 +121,56 @@ impl<S> Post<S> {
         }
     }
 
+    /// Asks one worker for something, from outside of all of them. Waits for room until the given time.
+    ///
+    /// # Errors
+    /// There is none, or the worker has ended.
+    pub fn order(&self, to: WorkerId, order: &Order, until: Option<Instant>) -> Result<(), NotPosted> {
+        let letterbox = std::slice::from_ref(&self.letterboxes[to.index()]);
+        letterbox::post(letterbox, order, self.orders_max, until)?;
+        self.ring(to);
+        Ok(())
+    }
+
+    /// Asks all workers, or none of them.
+    ///
+    /// # Errors
+    /// There is no room at one of them, or one has ended.
+    pub fn order_all(&self, order: &Order, until: Option<Instant>) -> Result<(), NotPosted> {
+        letterbox::post(&self.letterboxes, order, self.orders_max, until)?;
+        self.all().for_each(|to| self.ring(to));
+        Ok(())
+    }
+
+    /// Takes what was asked of `me` from outside, behind what is in `orders`.
+    pub fn take_orders(&self, me: WorkerId, orders: &mut VecDeque<Order>) {
+        self.letterboxes[me.index()].take(orders);
+    }
+
+    /// Gives back the credits of what was asked from outside and is done.
+    pub fn settle(&self, me: WorkerId, account: &mut Account, patience: Patience) {
+        self.letterboxes[me.index()].settle(account, patience);
+    }
+
+    /// `me` has ended: nothing can be asked of it any more.
+    pub fn end(&self, me: WorkerId) {
+        self.letterboxes[me.index()].end();
+    }
+
+    /// Whether any worker has ended.
+    pub fn has_ended(&self) -> bool {
+        self.letterboxes.iter().any(Letterbox::has_ended)
+    }
+
+    fn all(&self) -> impl Iterator<Item = WorkerId> {
+        (0..self.workers).map(|worker| WorkerId(u16::try_from(worker).expect("at most 256 workers")))
+    }
+
     /// Whether any mail waits for `to`.
     pub fn waits(&self, to: WorkerId) -> bool {
         (0..self.workers)
             .any(|from| self.boxes[from * self.workers + to.index()].full.load(Ordering::Acquire))
+            || self.letterboxes[to.index()].is_full()
     }
 
     /// `me` is going to sleep. True if it may: no mail waits. From now on a sender wakes it.
@@ -169,7 +227,7 @@ mod tests {
     use super::*;
     use crate::{
         broker::{
-            home::Head,
+            home::{Delivery, Head},
             ids::{ConnectionId, Epoch, Key, Mark, Offset, Position},
             log::Unit,
             name::TopicName,
@@ -192,7 +250,7 @@ mod tests {
                 rings.fetch_add(1, Ordering::SeqCst);
             }) as Wake
         };
-        Post::new(vec![bell(), bell()])
+        Post::new(vec![bell(), bell()], 2)
     }
 
     fn head(lane: u32, offset: u64) -> Head {
@@ -202,6 +260,7 @@ mod tests {
             lane: key,
             topic: key,
             epoch: Epoch(1),
+            from: head,
             head,
             extents: smallvec::SmallVec::new(),
             excepts: Vec::new(),
@@ -221,7 +280,7 @@ mod tests {
         let post = post(&Arc::default());
         let mut out = Outbox::<()>::new(100);
         for text in ["one", "two", "three"] {
-            out.publish(&topic(), Unit::Borrowed(text.as_bytes()), None, sender(1));
+            out.publish(&topic(), Unit::Borrowed(text.as_bytes()), Delivery::default(), sender(1));
             post.put(A, B, &mut out.batch, Patience::Later);
             assert!(out.batch.is_empty());
         }
@@ -252,8 +311,8 @@ mod tests {
     #[test]
     fn without_credit_requests_wait_and_come_later_in_order() {
         let mut out = Outbox::<()>::new(2);
-        let outcomes =
-            [1, 2, 3, 4].map(|n| out.publish(&topic(), Unit::Borrowed(&[n]), None, sender(n.into())));
+        let outcomes = [1, 2, 3, 4]
+            .map(|n| out.publish(&topic(), Unit::Borrowed(&[n]), Delivery::default(), sender(n.into())));
         assert_eq!(outcomes, [Requested::Taken, Requested::Taken, Requested::Held, Requested::Held]);
         out.batch.clear();
         let mut released = Vec::new();
@@ -268,8 +327,14 @@ mod tests {
     fn one_message_of_any_size_may_go() {
         let mut out = Outbox::<()>::new(100);
         let large = Bytes::from(vec![0; 2 * MAIL_BYTES_MAX]);
-        assert_eq!(out.publish(&topic(), Unit::Owned(large), None, sender(0)), Requested::Taken);
-        assert_eq!(out.publish(&topic(), Unit::Borrowed(b"x"), None, sender(0)), Requested::Held);
+        assert_eq!(
+            out.publish(&topic(), Unit::Owned(large), Delivery::default(), sender(0)),
+            Requested::Taken
+        );
+        assert_eq!(
+            out.publish(&topic(), Unit::Borrowed(b"x"), Delivery::default(), sender(0)),
+            Requested::Held
+        );
     }
 
     #[test]

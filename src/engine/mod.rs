@@ -6,8 +6,9 @@
 //! | `connections` | dense arrays of connections |
 //! | `accept` | new connections: bounds, balance between workers |
 //! | `read` | bytes in: who is received from, and into what |
-//! | `feed` | HTTP heads and WebSocket frames, feeding sessions |
+//! | `feed` | HTTP requests and WebSocket frames, feeding sessions |
 //! | `commands` | what sessions ask for |
+//! | `api` | what backends ask for |
 //! | `subscribe`, `lanes` | subscriptions and their hand-over to the log |
 //! | `sweep` | the ring sweep; **backpressure**: what a refused send leads to |
 //! | `gather` | connections with several topics: what is new leaves in one send |
@@ -16,6 +17,7 @@
 //! | `closing`, `farewell` | close handshakes, ends, drain |
 //! | `due`, `deadlines` | timeouts and pings |
 //! | `post`, `mail`, `mailboxes`, `outbox` | mail between workers, push-back by credits |
+//! | `outside`, `letterbox` | what threads that are no workers ask for |
 //! | `stats` | counters |
 //! | `sync` | what threads share the mailboxes by |
 //! | `trim` | free memory back to the system |
@@ -26,6 +28,7 @@
 //! clock, so a worker is a function of bytes, mail and time.
 
 mod accept;
+mod api;
 mod audit;
 mod closing;
 mod commands;
@@ -38,10 +41,12 @@ mod feed;
 mod flush;
 mod gather;
 mod lanes;
+mod letterbox;
 mod mail;
 mod mailboxes;
 mod outbox;
 mod outgoing;
+pub mod outside;
 mod post;
 mod read;
 pub mod shared;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::mail::{Batch, Credits, MAIL_BYTES_MAX};
-use crate::broker::{ids::ConnectionId, log::Unit, name::TopicName};
+use crate::broker::{home::Delivery, ids::ConnectionId, log::Unit, name::TopicName};
 
 /// What became of a message for another worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +28,7 @@ pub struct Outbox<S> {
 struct Waiting {
     topic: TopicName,
     unit: Bytes,
-    exclude: Option<ConnectionId>,
+    delivery: Delivery,
     sender: ConnectionId,
 }
 
@@ -53,14 +53,14 @@ impl<S> Outbox<S> {
         &mut self,
         topic: &TopicName,
         unit: Unit<'_>,
-        exclude: Option<ConnectionId>,
+        delivery: Delivery,
         sender: ConnectionId,
     ) -> Requested {
         if self.waiting.is_empty() && self.has_credit() {
-            self.send(topic.clone(), unit, exclude, sender);
+            self.send(topic.clone(), unit, delivery, sender);
             return Requested::Taken;
         }
-        self.waiting.push_back(Waiting { topic: topic.clone(), unit: unit.into_owned(), exclude, sender });
+        self.waiting.push_back(Waiting { topic: topic.clone(), unit: unit.into_owned(), delivery, sender });
         Requested::Held
     }
 
@@ -72,20 +72,14 @@ impl<S> Outbox<S> {
             && let Some(waiting) = self.waiting.pop_front()
         {
             released(waiting.sender, waiting.unit.len());
-            self.send(waiting.topic, Unit::Owned(waiting.unit), waiting.exclude, waiting.sender);
+            self.send(waiting.topic, Unit::Owned(waiting.unit), waiting.delivery, waiting.sender);
         }
     }
 
-    fn send(
-        &mut self,
-        topic: TopicName,
-        unit: Unit<'_>,
-        exclude: Option<ConnectionId>,
-        sender: ConnectionId,
-    ) {
+    fn send(&mut self, topic: TopicName, unit: Unit<'_>, delivery: Delivery, sender: ConnectionId) {
         self.under_way.messages += 1;
         self.under_way.bytes += unit.bytes().len();
-        self.batch.publish(topic, unit, exclude, sender);
+        self.batch.publish(topic, unit, delivery, sender);
     }
 
     fn has_credit(&self) -> bool {

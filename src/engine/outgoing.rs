@@ -13,6 +13,9 @@ use crate::broker::log::Extent;
 /// From this many bytes on a reply is queued as it is instead of copied behind the others.
 const KEPT_BYTES: usize = 16 * 1024;
 
+/// From this many bytes on what is shared is queued as it is: a part costs about as much.
+const SHARED_BYTES: usize = 256;
+
 /// Parts of one send at most.
 const PARTS_MAX: usize = 16;
 
@@ -23,6 +26,8 @@ enum Part {
     Small(BytesMut),
     /// A large one, as it came.
     Kept(Bytes),
+    /// What others are sent as well.
+    Shared(Bytes),
     /// A pong, whole.
     Pong(Bytes),
     /// A range of a log's extent, which stays alive for it.
@@ -33,7 +38,7 @@ impl Part {
     fn bytes(&self) -> &[u8] {
         match self {
             Part::Small(bytes) => bytes,
-            Part::Kept(bytes) | Part::Pong(bytes) => bytes,
+            Part::Kept(bytes) | Part::Shared(bytes) | Part::Pong(bytes) => bytes,
             Part::Rest { extent, from, to } => &extent.bytes()[*from..*to],
         }
     }
@@ -48,12 +53,19 @@ pub struct Outgoing {
     /// Bytes of the first part (or of the tail) that have left.
     sent: usize,
     len: usize,
+    /// Bytes of the parts that others are sent as well.
+    shared: usize,
 }
 
 impl Outgoing {
     /// Bytes that wait.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes that wait for this connection alone.
+    pub fn own_len(&self) -> usize {
+        self.len.saturating_sub(self.shared)
     }
 
     /// Whether nothing waits.
@@ -78,6 +90,32 @@ impl Outgoing {
         self.parts.push_back(Part::Kept(bytes));
     }
 
+    /// Adds bytes that others are sent as well: they stay where they are.
+    pub fn push_shared(&mut self, bytes: Bytes) {
+        if bytes.len() < SHARED_BYTES {
+            self.push(&bytes);
+            return;
+        }
+        self.seal_tail();
+        self.len += bytes.len();
+        self.shared += bytes.len();
+        self.parts.push_back(Part::Shared(bytes));
+    }
+
+    /// Adds all of another queue, of which nothing has left yet.
+    pub fn append(&mut self, mut other: Outgoing) {
+        debug_assert_eq!(other.sent, 0);
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        self.seal_tail();
+        self.len += other.len;
+        self.shared += other.shared;
+        self.parts.append(&mut other.parts);
+        self.tail = other.tail;
+    }
+
     /// Adds a pong. It takes the place of one of which nothing has left yet: true if there was one.
     pub fn push_pong(&mut self, frame: &[u8]) -> bool {
         self.seal_tail();
@@ -100,9 +138,9 @@ impl Outgoing {
         self.parts.push_back(Part::Rest { extent, from, to });
     }
 
-    /// Whether a log's extent is kept alive.
+    /// Whether some of the logs' memory is kept alive.
     pub fn keeps_extent(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Rest { .. }))
+        self.parts.iter().any(|part| matches!(part, Part::Rest { .. } | Part::Shared(_)))
     }
 
     /// What leaves next: at most 16 parts, none empty.
@@ -134,7 +172,9 @@ impl Outgoing {
                 return;
             }
             self.sent -= len;
-            self.parts.pop_front();
+            if let Some(Part::Shared(_)) = self.parts.pop_front() {
+                self.shared -= len;
+            }
         }
         // What has left makes room for what comes, also where the queue never runs empty.
         self.tail.advance(self.sent);

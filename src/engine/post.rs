@@ -2,7 +2,7 @@
 
 use super::{
     driver::Driver,
-    mail::{Batch, Control, Floor},
+    mail::{Batch, Control, Credits, Floor, Recover, Recovered},
     mailboxes::Patience,
     worker::Worker,
 };
@@ -27,6 +27,7 @@ impl<D: Driver> Worker<D> {
             }
             self.mail = mail;
         }
+        self.take_orders();
         for lane in std::mem::take(&mut self.refused) {
             self.lane_refused(lane);
         }
@@ -38,14 +39,19 @@ impl<D: Driver> Worker<D> {
         }
         for control in mail.control.drain(..) {
             match control {
-                Control::Join(topic, lane) => {
-                    if self.homes.join(&topic, from, lane, self.now).is_err() {
+                Control::Join(topic, encoding, lane) => {
+                    if self.homes.join(&topic, encoding, from, lane, self.now).is_err() {
                         self.outboxes[from.index()].batch.control.push(Control::Refused(lane));
                     }
                 }
                 Control::Leave(topic, lane) => self.homes.leave(&topic, from, lane, self.now),
+                Control::Recover(Recover { topic, encoding, start, asker }) => {
+                    let replay = self.homes.replay(&topic, encoding, start, self.now);
+                    self.outboxes[from.index()].batch.recovered.push(Recovered { asker, replay });
+                }
                 Control::Refused(lane) => self.lane_refused(lane),
-                Control::Dropped(sender) => self.errors.push((sender, crate::session::Error::TooManyTopics)),
+                Control::Dropped(sender, receipt) => self.dropped(sender, receipt),
+                Control::Receipted(receipted) => self.receipted(receipted),
             }
         }
         for floor in mail.floors.drain(..) {
@@ -54,14 +60,18 @@ impl<D: Driver> Worker<D> {
         for head in mail.heads.drain(..) {
             self.apply_head(head);
         }
+        for recovered in mail.recovered.drain(..) {
+            self.recovered(recovered);
+        }
         for (publish, unit) in mail.requests() {
             let bytes = unit.bytes().len();
             let sender = Sender::Worker(from, bytes);
-            match self.homes.publish(&publish.topic, unit, publish.exclude, sender, self.now) {
+            match self.homes.publish(&publish.topic, unit, publish.delivery, sender, self.now) {
                 Published::Held => continue,
                 Published::Taken => {}
                 Published::TooManyTopics => {
-                    self.outboxes[from.index()].batch.control.push(Control::Dropped(publish.sender));
+                    let dropped = Control::Dropped(publish.sender, publish.delivery.receipt);
+                    self.outboxes[from.index()].batch.control.push(dropped);
                 }
             }
             self.give_credit(from, bytes);
@@ -76,6 +86,10 @@ impl<D: Driver> Worker<D> {
         self.post_floors();
         self.let_go_held();
         self.post_heads();
+        self.post_receipts();
+        for recovered in std::mem::take(&mut self.recovered) {
+            self.recovered(recovered);
+        }
         let taken = self.homes.take_count();
         self.stats().messages_published.add(taken);
         for to in (0..self.shared.workers()).map(WorkerId) {
@@ -83,6 +97,7 @@ impl<D: Driver> Worker<D> {
                 self.shared.post.put(self.id, to, &mut self.outboxes[to.index()].batch, patience);
             }
         }
+        self.shared.post.settle(self.id, &mut self.orders.account, patience);
     }
 
     fn post_floors(&mut self) {
@@ -112,8 +127,8 @@ impl<D: Driver> Worker<D> {
 
     fn post_heads(&mut self) {
         for to in (0..self.shared.workers()).map(WorkerId) {
-            while let Some(topic) = self.homes.dirty(to).pop() {
-                let Some(head) = self.homes.head_for(topic, to) else { continue };
+            while let Some((topic, encoding)) = self.homes.dirty(to).pop() {
+                let Some(head) = self.homes.head_for(topic, encoding, to) else { continue };
                 if to == self.id {
                     self.apply_head(head);
                 } else {
@@ -129,6 +144,7 @@ impl<D: Driver> Worker<D> {
             match sender {
                 Sender::Connection(connection, bytes) => self.release(connection, bytes),
                 Sender::Worker(worker, bytes) => self.give_credit(worker, bytes),
+                Sender::Outside(bytes) => self.orders.account.give_back(Credits { messages: 1, bytes }),
             }
         }
     }

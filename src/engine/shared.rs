@@ -17,12 +17,14 @@ use foldhash::fast::RandomState;
 use super::{driver::Wake, mailboxes::Post, stats::Stats, trim::Trimmer};
 use crate::{
     broker::{
-        ids::{Tick, WorkerId},
+        encoding::SharedEncoder,
+        ids::{Tick, UnixTime, WorkerId},
         limits::{Gauge, Window},
+        rules::Rules,
     },
     config::{Config, SlowConsumer},
     protocol::{http::HeadLimits, ws},
-    session::Router,
+    session::{Router, dialect::Dialects},
 };
 
 /// Header lines of a request head at most.
@@ -32,7 +34,7 @@ const HEADERS_MAX: usize = 100;
 const SLICE_SENDS: usize = 64;
 
 /// The configuration in the engine's own units.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// The lag that makes a subscription slow.
     pub lag: Window,
@@ -44,7 +46,9 @@ pub struct Settings {
     pub messages: ws::Limits,
     /// Bounds of request heads.
     pub heads: HeadLimits,
-    /// Bytes of all half-received and held messages together.
+    /// Bytes of one request body.
+    pub body_bytes_max: usize,
+    /// Bytes of all half-received messages and request bodies, and of held messages, together.
     pub assembly_bytes_max: usize,
     /// Bytes that may wait for one connection alone.
     pub reply_bytes_max: usize,
@@ -74,6 +78,12 @@ pub struct Settings {
     pub drain: u32,
     /// Ticks that an idle topic lives.
     pub topic_idle: u32,
+    /// What holds for each topic.
+    pub rules: Arc<Rules>,
+    /// Makes what messages are in each encoding.
+    pub encoder: SharedEncoder,
+    /// Wall-clock time at the drivers' beginning.
+    pub began: UnixTime,
     /// All hashes and epochs depend on it.
     pub seed: u64,
 }
@@ -90,6 +100,7 @@ impl Settings {
                 fragments_max: config.max_fragments,
             },
             heads: HeadLimits { head_bytes_max: config.max_head_bytes, headers_max: HEADERS_MAX },
+            body_bytes_max: config.max_body_bytes,
             assembly_bytes_max: config.assembly_bytes_max,
             reply_bytes_max: config.reply_bytes_max,
             connections_max,
@@ -105,6 +116,9 @@ impl Settings {
             close: Tick::span(config.close_timeout),
             drain: Tick::span(config.drain_timeout),
             topic_idle: Tick::span(config.topic_idle_timeout),
+            rules: Arc::new(config.rules()),
+            encoder: Arc::new(Dialects),
+            began: UnixTime::default(),
             seed,
         }
     }
@@ -147,7 +161,7 @@ impl<S> Shared<S> {
         Shared {
             connections: wakes.iter().map(|_| AtomicUsize::new(0)).collect(),
             addresses: Addresses::new(settings.connections_per_address_max),
-            post: Post::new(wakes),
+            post: Post::new(wakes, settings.mail_len_max),
             trimmer: Arc::default(),
             settings,
             router,
@@ -173,6 +187,13 @@ impl<S> Shared<S> {
     /// Whether a drain was asked for.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// A worker has ended, for whatever reason: it takes the server with it, since the others could not reach the
+    /// topics whose home it was. Nothing can be asked of it any more.
+    pub fn end(&self, worker: WorkerId) {
+        self.post.end(worker);
+        self.drain();
     }
 
     /// For simulations: mail between two workers is stuck until this is called with `false`, as if whoever

@@ -9,7 +9,7 @@ use super::{
     connections::{Flag, Phase},
     driver::{Driver, End},
     farewell::Why,
-    lanes::{Hole, low},
+    lanes::low,
     worker::Worker,
 };
 use crate::{
@@ -57,6 +57,10 @@ impl<D: Driver> Worker<D> {
         let slow: SmallVec<[(u32, u32); 8]> =
             self.slow_entries(lane).map(|entry| (entry.connection, entry.subscription)).collect();
         for (slot, subscription) in slow {
+            if self.connections.phase(slot) == Phase::Opening {
+                // It has been sent nothing yet: the server's own delay.
+                continue;
+            }
             if policy == SlowConsumer::Disconnect {
                 self.close(slot, CloseCode::TRY_AGAIN_LATER, REASON, Why::SlowConsumer);
             } else {
@@ -201,19 +205,18 @@ impl<D: Driver> Worker<D> {
         }
         let first = self.connections.first_subscription(except.connection.slot);
         let Some(subscription) = self.lanes.of_connection(first, lane) else { return };
-        let Some((_, seat)) = self.lanes.seat(subscription) else { return };
+        let Some((_, seat)) = self.lanes.seat(subscription) else {
+            if self.lanes.is_recovering(subscription) {
+                // Where it begins is not known yet: what lies before that goes when it is.
+                self.lanes.add_hole(subscription, except);
+            }
+            return;
+        };
         let policy = self.shared.settings.slow_consumer;
         let entry = self.lanes.at(lane).lane.entry_mut(seat);
         entry.holes = true;
         let merges = entry.lost || (policy == SlowConsumer::Latest && matches!(seat, Seat::Behind(_)));
-        let holes = self.lanes.holes.entry(subscription).or_default();
-        match holes.back_mut() {
-            Some(last) if last.to == except.from => {
-                last.to = except.to;
-                last.messages += except.messages;
-            }
-            _ => holes.push_back(Hole { from: except.from, to: except.to, messages: except.messages }),
-        }
+        self.lanes.add_hole(subscription, except);
         if merges {
             self.lanes.merge_old_holes(subscription);
         }

@@ -9,19 +9,20 @@ use std::time::Duration;
 use super::{
     connections::{Flag, Phase},
     driver::Driver,
-    lanes::NONE,
-    mail::Control,
+    lanes::{NONE, Subscription},
+    mail::{Asker, Control, Recover, Recovered},
     worker::Worker,
 };
 use crate::{
     broker::{
-        home::Head,
+        encoding::Encoding,
+        home::{Head, Replay, Start},
         ids::{Key, Tick},
-        lane::Lane,
+        lane::{Lane, Seat},
         name::TopicName,
     },
     protocol::http::Refusal,
-    session::Error,
+    session::{Error, Subscribed},
 };
 
 /// A lane that was quiet for this long lets go of its segments.
@@ -30,27 +31,19 @@ const QUIET: u32 = Tick::PER_SECOND;
 /// A lane stays so long after its last subscription, since reconnecting clients come back soon.
 const LINGER: u32 = 5 * Tick::PER_SECOND;
 
+/// Questions for some of the past that one connection may have under way; with so many it is not read.
+pub(super) const ASKED_MAX: u32 = 16;
+
 /// What clients are asked to wait when there are too many topics.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 impl<D: Driver> Worker<D> {
     /// Subscribes a connection; gives the shared form of the name.
     pub(super) fn subscribe(&mut self, slot: u32, topic: &TopicName) -> TopicName {
-        let lane = match self.lanes.find(topic) {
-            Some(lane) => lane,
-            None => self.create_lane(topic),
-        };
-        let name = self.lanes.at(lane).name.clone();
-        let mut first = self.connections.first_subscription(slot);
-        if self.lanes.of_connection(first, lane).is_some() {
-            return name;
-        }
-        let subscription = self.lanes.subscribe(slot, lane, &mut first);
-        self.connections.warm(slot).first_subscription = first;
-        if self.lanes.subscriptions[subscription as usize].next != NONE {
-            self.connections.hot(slot).set(Flag::Several);
-        }
-        let known = self.lanes.at(lane).topic.is_some();
+        let (lane, subscription) = self.seatless(slot, topic, Encoding::CANONICAL);
+        let record = self.lanes.at(lane);
+        let (name, known) = (record.name.clone(), record.topic.is_some());
+        let Some(subscription) = subscription else { return name };
         if !known {
             self.connections.extra(slot).pending += 1;
         } else if self.connections.phase(slot) != Phase::Opening {
@@ -60,24 +53,81 @@ impl<D: Driver> Worker<D> {
         name
     }
 
-    fn create_lane(&mut self, topic: &TopicName) -> u32 {
+    /// Subscribes a connection to a topic's messages in some encoding, with what is asked of the past. The topic's home
+    /// answers, and then the session is told.
+    pub(super) fn subscribe_from(
+        &mut self,
+        slot: u32,
+        topic: &TopicName,
+        encoding: Encoding,
+        start: Start,
+    ) -> TopicName {
+        let (lane, subscription) = self.seatless(slot, topic, encoding);
+        let record = self.lanes.at(lane);
+        let (name, home) = (record.name.clone(), record.home);
+        let Some(subscription) = subscription else { return name };
+        let connection = self.connections.id(slot);
+        let extra = self.connections.extra(slot);
+        extra.pending += 1;
+        extra.asked += 1;
+        let ticket = self.lanes.ask(subscription);
+        let asker = Asker { connection, lane: self.lanes.key(lane), subscription, ticket };
+        if home == self.id {
+            let replay = self.homes.replay(topic, encoding, start, self.now);
+            self.recovered.push(Recovered { asker, replay });
+        } else {
+            let recover = Recover { topic: name.clone(), encoding, start, asker };
+            self.outboxes[home.index()].batch.control.push(Control::Recover(recover));
+        }
+        name
+    }
+
+    /// A subscription without a seat, unless there is one of this connection already; and its lane.
+    fn seatless(&mut self, slot: u32, topic: &TopicName, encoding: Encoding) -> (u32, Option<u32>) {
+        let lane = match self.lanes.find(topic, encoding) {
+            Some(lane) => lane,
+            None => self.create_lane(topic, encoding),
+        };
+        let mut first = self.connections.first_subscription(slot);
+        if self.lanes.of_connection(first, lane).is_some() {
+            return (lane, None);
+        }
+        let subscription = self.lanes.subscribe(slot, lane, &mut first);
+        self.connections.warm(slot).first_subscription = first;
+        if self.lanes.subscriptions[subscription as usize].next != NONE {
+            self.connections.hot(slot).set(Flag::Several);
+        }
+        (lane, Some(subscription))
+    }
+
+    fn create_lane(&mut self, topic: &TopicName, encoding: Encoding) -> u32 {
         let home = self.home_of(topic);
-        let lane = self.lanes.create(topic.clone(), home, self.now);
+        let lane = self.lanes.create(topic.clone(), encoding, home, self.now);
         let key = self.lanes.key(lane);
         if home != self.id {
-            self.outboxes[home.index()].batch.control.push(Control::Join(topic.clone(), key));
-        } else if self.homes.join(topic, self.id, key, self.now).is_err() {
+            self.outboxes[home.index()].batch.control.push(Control::Join(topic.clone(), encoding, key));
+        } else if self.homes.join(topic, encoding, self.id, key, self.now).is_err() {
             // Told later: the session that asks is running.
             self.refused.push(key);
         }
         lane
     }
 
-    /// Ends a connection's subscription to a topic, if there is one.
+    /// Ends a connection's subscriptions to a topic, in whatever encodings, if there are any.
     pub(super) fn unsubscribe(&mut self, slot: u32, topic: &TopicName) {
-        let Some(lane) = self.lanes.find(topic) else { return };
+        while let Some(key) = self.subscription_to(slot, topic) {
+            self.unsubscribe_one(slot, key);
+        }
+    }
+
+    fn subscription_to(&mut self, slot: u32, topic: &TopicName) -> Option<u32> {
         let first = self.connections.first_subscription(slot);
-        let Some(key) = self.lanes.of_connection(first, lane) else { return };
+        self.lanes.list(first).find(|&key| self.lanes.name_of(key) == topic)
+    }
+
+    fn unsubscribe_one(&mut self, slot: u32, key: u32) {
+        let first = self.connections.first_subscription(slot);
+        let lane = self.lanes.subscriptions[key as usize].lane;
         let next = self.lanes.subscriptions[key as usize].next;
         if first == key {
             self.connections.warm(slot).first_subscription = next;
@@ -86,7 +136,7 @@ impl<D: Driver> Worker<D> {
             let before = before.expect("the subscription is in its connection's list");
             self.lanes.subscriptions[before as usize].next = next;
         }
-        if self.lanes.at(lane).topic.is_none() {
+        if self.lanes.at(lane).topic.is_none() || self.lanes.is_recovering(key) {
             self.connections.extra(slot).pending -= 1;
             self.connections.tidy(slot);
         }
@@ -115,14 +165,23 @@ impl<D: Driver> Worker<D> {
         let index = news.lane.index;
         let Some(record) = self.lanes.by_key(news.lane) else { return };
         record.active_at = self.now;
+        record.epoch = news.epoch;
         if record.topic.is_none() {
             record.topic = Some(news.topic);
-            record.lane = Lane::new(news.head);
+            record.lane = Lane::new(news.from);
+            record.lane.view.apply(news.head, news.extents);
             let waiting = record.waiting.clone();
             self.floors.push(index);
             for subscription in waiting {
-                self.placed(subscription);
+                // Who wants some of the past waits for the answer to that.
+                if !self.lanes.is_recovering(subscription) {
+                    self.placed(subscription);
+                }
             }
+            for except in news.excepts {
+                self.leave_out(index, except);
+            }
+            self.list_dirty(index);
             self.list_quiet(index);
             return;
         }
@@ -145,6 +204,57 @@ impl<D: Driver> Worker<D> {
         } else {
             self.connections.tidy(slot);
             self.lanes.seat_at_head(subscription);
+        }
+    }
+
+    /// The answer to a subscription that wants some of the past: its session is told, then comes the replay, then the live log.
+    pub(super) fn recovered(&mut self, recovered: Recovered) {
+        let Recovered { asker: Asker { connection, lane, subscription, ticket }, replay } = recovered;
+        let slot = connection.slot;
+        if !self.connections.is_current(connection) {
+            return;
+        }
+        let extra = self.connections.extra(slot);
+        extra.asked -= 1;
+        if extra.asked + 1 == ASKED_MAX && self.connections.phase(slot) == Phase::Open {
+            self.resumed.push(slot);
+        }
+        if !self.lanes.answered(subscription, ticket) {
+            self.connections.tidy(slot);
+            return;
+        }
+        self.connections.extra(slot).pending -= 1;
+        let record = self.lanes.by_key(lane).expect("a lane stays as long as its subscriptions");
+        let name = record.name.clone();
+        // The home has forgotten this worker: the lane knows all that is needed to go on.
+        let head = record.lane.view.head();
+        let (epoch, unknown) = (record.epoch, replay.is_none());
+        let replay =
+            replay.unwrap_or(Replay { epoch, behind: head.offset, head, recovered: false, runs: Vec::new() });
+        debug_assert!(!unknown || record.topic.is_some(), "a lane that was never told of its topic waits");
+        let Replay { epoch, behind, head, recovered, runs } = replay;
+        let subscribed = Subscribed { topic: name, epoch, offset: behind, recovered };
+        self.lanes.seat_behind(subscription, head);
+        let opening = self.connections.phase(slot) == Phase::Opening;
+        self.with_session(slot, |session, context| session.subscribed(context, &subscribed));
+        let is_seated = |now: &Subscription| {
+            now.connection == slot && now.lane == lane.index && matches!(now.seat, Some(Seat::Behind(_)))
+        };
+        if self.connections.is_current(connection)
+            && self.lanes.subscriptions.get(subscription as usize).is_some_and(is_seated)
+        {
+            runs.into_iter().for_each(|run| self.queue_shared(slot, run));
+        } else if !opening || !self.connections.is_current(connection) {
+            // The session has thought better of it, or has ended.
+            return;
+        }
+        if opening {
+            self.opened_if_ready(slot);
+        } else {
+            self.connections.tidy(slot);
+            if !self.connections.hot(slot).is(Flag::Blocked) {
+                self.rejoin(slot);
+            }
         }
     }
 

@@ -5,11 +5,11 @@
 
 #[cfg(all(test, loom))]
 pub use loom::sync::{
-    Mutex, MutexGuard,
+    Condvar, Mutex, MutexGuard,
     atomic::{AtomicBool, fence},
 };
 #[cfg(not(all(test, loom)))]
 pub use std::sync::{
-    Mutex, MutexGuard,
+    Condvar, Mutex, MutexGuard,
     atomic::{AtomicBool, fence},
 };

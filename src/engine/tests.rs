@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     broker::{
+        encoding::Encoding,
         home::Head,
         ids::{Epoch, Mark, Offset, Position, Tick, WorkerId},
         limits::Gauge,
@@ -508,16 +509,26 @@ fn a_late_head_finds_nobody_where_its_lane_was() {
     let mut test = Test::new(Personality::Readiness, &Config::default());
     let worker = &mut test.worker;
     let mut create = |name: &str| {
-        let lane = worker.lanes.create(TopicName::parse(name).unwrap(), WorkerId(0), Tick(0));
+        let lane =
+            worker.lanes.create(TopicName::parse(name).unwrap(), Encoding::CANONICAL, WorkerId(0), Tick(0));
         (lane, worker.lanes.key(lane))
     };
     let (old, key) = create("old");
     test.worker.lanes.remove(old);
-    let new = test.worker.lanes.create(TopicName::parse("new").unwrap(), WorkerId(0), Tick(0));
+    let new =
+        test.worker.lanes.create(TopicName::parse("new").unwrap(), Encoding::CANONICAL, WorkerId(0), Tick(0));
     assert_eq!(new, old, "the index is used again");
     let head = Mark { position: Position::START.advanced(7), offset: Offset(1) };
     let (epoch, extents) = (Epoch(1), SmallVec::new());
-    test.worker.apply_head(Head { lane: key, topic: key, epoch, head, extents, excepts: Vec::new() });
+    test.worker.apply_head(Head {
+        lane: key,
+        topic: key,
+        epoch,
+        from: head,
+        head,
+        extents,
+        excepts: Vec::new(),
+    });
     assert!(test.worker.lanes.at(new).topic.is_none());
 }
 

@@ -4,7 +4,8 @@
 //! wait     not at all if there is work, else until the next tenth of a second
 //! accept   a bounded number
 //! read     the ready list, a bounded number of bytes
-//! mail     what others sent; as a home: append. Then post: floors, heads, requests
+//! mail     what others sent, threads that are no workers included; as a home: append. Then post: floors, heads,
+//!          requests
 //! resume   connections whose messages were taken: what they sent meanwhile
 //! due      ten times a second: timeouts, pings, idle topics, the drain
 //! flush    what waits for single connections, a bounded number of them
@@ -25,9 +26,10 @@ use super::{
     farewell::Why,
     gather::Gathered,
     lanes::Lanes,
-    mail::Batch,
+    mail::{Batch, Recovered},
     mailboxes::Patience,
     outbox::Outbox,
+    outside::{self, Orders},
     read::Buffers,
     shared::Shared,
     stats::Stats,
@@ -36,8 +38,8 @@ use super::{
 };
 use crate::{
     broker::{
-        home::{self, Homes, mostly_unused},
-        ids::{ConnectionId, Key, Tick, WorkerId},
+        home::{self, Homes, Receipt, mostly_unused},
+        ids::{ConnectionId, Key, Tick, UnixTime, WorkerId},
     },
     session::Error,
 };
@@ -46,6 +48,10 @@ use crate::{
 /// they live. Then nobody's time runs out before so many ticks more have passed.
 const STALL: u32 = 5;
 const GRACE: u32 = Tick::PER_SECOND;
+
+/// Topics that have vanished are remembered, so many per worker and for a day.
+const STONES: usize = 100_000;
+const STONE_TICKS: u32 = 24 * 60 * 60 * Tick::PER_SECOND;
 
 /// How often memory is looked for that most of its users have left.
 const SHRINK: u32 = 10 * Tick::PER_SECOND;
@@ -86,13 +92,19 @@ pub struct Worker<D: Driver> {
     pub(super) resumed: Vec<u32>,
     /// Lanes whose topic can't be created.
     pub(super) refused: Vec<Key>,
+    /// Answers of topics whose home is here, to subscriptions of this worker that want some of the past.
+    pub(super) recovered: Vec<Recovered>,
     /// What sessions must be told.
     pub(super) errors: Vec<(ConnectionId, Error)>,
+    /// Messages that were dropped and whose publishers want to know.
+    pub(super) failed: Vec<Receipt>,
     pub(super) in_flight: Vec<InFlight>,
     /// Connections whose own queues were begun to be sent, and how many bytes of each.
     pub(super) flushing: Vec<(u32, usize)>,
     pub(super) outcomes: Vec<(u32, Sent)>,
     pub(super) mail: Batch<D::Socket>,
+    /// What was asked from outside.
+    pub(super) orders: Orders,
     pub(super) acceptable: bool,
     /// No accept before this tick, after one failed.
     pub(super) accept_after: Tick,
@@ -119,9 +131,13 @@ impl<D: Driver> Worker<D> {
             idle: settings.topic_idle,
             topics: Arc::clone(&shared.topics),
             logs: Arc::clone(&shared.logs),
+            rules: Arc::clone(&settings.rules),
+            stones: STONES,
+            stone_ticks: STONE_TICKS,
         };
         // Epochs must differ between workers and runs, hashes of names must not differ between workers.
-        let homes = Homes::new(limits, workers, settings.seed ^ (u64::from(id.0) << 48));
+        let encoder = Arc::clone(&settings.encoder);
+        let homes = Homes::new(limits, encoder, workers, settings.seed ^ (u64::from(id.0) << 48));
         Worker {
             id,
             driver,
@@ -139,11 +155,14 @@ impl<D: Driver> Worker<D> {
             quiet: VecDeque::new(),
             resumed: Vec::new(),
             refused: Vec::new(),
+            recovered: Vec::new(),
             errors: Vec::new(),
+            failed: Vec::new(),
             in_flight: Vec::new(),
             flushing: Vec::new(),
             outcomes: Vec::new(),
             mail: Batch::default(),
+            orders: Orders::default(),
             acceptable: true,
             accept_after: Tick(0),
             surplus: 0,
@@ -164,6 +183,7 @@ impl<D: Driver> Worker<D> {
     /// # Errors
     /// The driver is broken.
     pub fn run(&mut self) -> io::Result<()> {
+        outside::mark_thread();
         while self.tick()? == Turn::Again {}
         Ok(())
     }
@@ -274,14 +294,20 @@ impl<D: Driver> Worker<D> {
             || !self.resumed.is_empty()
             || !self.refused.is_empty()
             || !self.errors.is_empty()
+            || !self.recovered.is_empty()
+            || !self.failed.is_empty()
+            || self.homes.has_receipts()
             || (self.acceptable && self.now >= self.accept_after)
+            || self.orders.wait()
             || self.shared.post.waits(self.id)
             || self.shared.is_draining() != self.draining.is_some()
     }
 
     /// Reads the clock; true if a new tenth of a second has begun.
     fn read_clock(&mut self) -> bool {
-        let tenths = self.driver.now().as_millis() / u128::from(1000 / Tick::PER_SECOND);
+        let millis = u64::try_from(self.driver.now().as_millis()).unwrap_or(u64::MAX);
+        self.homes.set_time(UnixTime(self.shared.settings.began.0 + millis));
+        let tenths = millis / u64::from(1000 / Tick::PER_SECOND);
         let now = Tick::START.after(u32::try_from(tenths).unwrap_or(u32::MAX));
         let before = std::mem::replace(&mut self.now, now);
         // Not time and again: whoever is always late must still find out who has gone.

@@ -2,6 +2,8 @@
 //!
 //! Nothing is started unless everything can be: errors are one line that says what to do.
 
+mod builder;
+mod handle;
 pub mod log;
 pub mod metrics;
 mod resources;
@@ -14,15 +16,19 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::{Arc, mpsc},
     thread::JoinHandle,
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
-    broker::{ids::WorkerId, limits::Gauge},
-    config::{self, Config},
+    broker::{
+        ids::{UnixTime, WorkerId},
+        limits::Gauge,
+    },
+    config::{self, Config, TopicRule},
     engine::{
         Settings, Shared, Worker,
         driver::{Descriptors, Driver, Epoll, Uring, Wake, listener},
+        outside::Outside,
         stats::Stats,
     },
     session::{
@@ -32,11 +38,24 @@ use crate::{
 };
 
 pub use crate::engine::trim::prepare_allocator;
+pub use builder::Builder;
+pub use handle::{HandleError, ServerHandle};
 
-/// A running server. Dropping it does not stop it: [`Server::drain`] and [`Server::join`] do.
+/// A running server. Dropping it does not stop it: [`ServerHandle::drain`] and [`Server::join`] do.
+///
+/// ```
+/// use stentor::{config::Config, server::Server};
+///
+/// let config = Config { listen: vec![([127, 0, 0, 1], 0).into()], ..Config::default() };
+/// let server = Server::start(&config).expect("a free port");
+/// println!("listening on {}", server.addresses()[0]);
+/// assert!(server.metrics().contains("stentor_connections"));
+/// server.drain();
+/// server.join().expect("no worker failed");
+/// ```
 pub struct Server {
     addresses: Vec<SocketAddr>,
-    drain: Arc<dyn Fn() + Send + Sync>,
+    handle: ServerHandle,
     metrics: MetricsText,
     workers: Vec<JoinHandle<io::Result<()>>>,
 }
@@ -54,6 +73,11 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl Server {
+    /// A server with sessions and pages of the embedding program, to be started.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
     /// Starts a server with the routes of its own.
     ///
     /// # Errors
@@ -62,23 +86,30 @@ impl Server {
         let counts = Counts::new(config);
         let routes = Routes::new(config, counts.metrics())
             .map_err(|error| StartError(format!("--allow-origin: {error}")))?;
-        Server::start_counted(config, Arc::new(routes), counts)
+        Server::start_counted(config, Arc::new(routes), counts, ServerHandle::new())
     }
 
-    /// Starts a server with routes of the embedding program. Of `config`, what concerns the server's own
-    /// routes (who may connect, subprotocols, echo) has no effect then.
+    /// Starts a server whose requests all go to one router, which also decides who may come in: of `config`, what
+    /// concerns that (anonymous clients, origins, subprotocols, echo) has no effect. [`Server::builder`] is for
+    /// ordinary routes.
     ///
     /// # Errors
     /// An address is taken, or the machine can't hold what is asked for.
     pub fn start_with(config: &Config, router: Arc<dyn Router>) -> Result<Server, StartError> {
-        Server::start_counted(config, router, Counts::new(config))
+        Server::start_counted(config, router, Counts::new(config), ServerHandle::new())
     }
 
-    fn start_counted(config: &Config, router: Arc<dyn Router>, counts: Counts) -> Result<Server, StartError> {
+    fn start_counted(
+        config: &Config,
+        router: Arc<dyn Router>,
+        counts: Counts,
+        handle: ServerHandle,
+    ) -> Result<Server, StartError> {
+        check_rules(config)?;
         let room = resources::room(config)?;
         let (server, what) = match config.driver {
             config::Driver::Auto | config::Driver::Epoll => {
-                (start_on(config, router, counts, room.connections, Epoll::new, no_epoll), "epoll")
+                (start_on(config, router, counts, handle, room.connections, Epoll::new, no_epoll), "epoll")
             }
             config::Driver::Uring => {
                 let descriptors = room.descriptors;
@@ -87,7 +118,7 @@ impl Server {
                     Descriptors::Direct { .. } => "io_uring with direct descriptors",
                 };
                 let make = move |listeners, started| Uring::new(listeners, descriptors, started);
-                (start_on(config, router, counts, room.connections, make, no_uring), what)
+                (start_on(config, router, counts, handle, room.connections, make, no_uring), what)
             }
         };
         if server.is_ok() {
@@ -109,13 +140,13 @@ impl Server {
 
     /// Begins to stop: no new connections, clients are closed with 1001, spread over the drain timeout.
     pub fn drain(&self) {
-        (self.drain)();
+        // Where it has stopped already there is nothing to do.
+        let _ = self.handle.drain();
     }
 
-    /// What lets another thread begin the drain.
-    pub fn drainer(&self) -> impl Fn() + Send + use<> {
-        let drain = Arc::clone(&self.drain);
-        move || drain()
+    /// What lets any thread publish, close, count, and stop the server.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
     }
 
     /// Waits until it has stopped.
@@ -130,11 +161,36 @@ impl Server {
     }
 }
 
+/// Keys of `--config` that nothing acts upon yet are refused: a server that ignores them would look as if it did not.
+fn check_rules(config: &Config) -> Result<(), StartError> {
+    let has_more = |rule: &TopicRule| {
+        let only_history = TopicRule {
+            history: rule.history,
+            history_age: rule.history_age,
+            history_bytes: rule.history_bytes,
+            ..TopicRule::new(rule.pattern.clone())
+        };
+        *rule != only_history
+    };
+    if let Some(rule) = config.topics.iter().find(|rule| has_more(rule)) {
+        return Err(StartError(format!(
+            "topic rule {}: of a rule only `history`, `history-age` and `history-bytes` are in effect in this version: \
+             leave the other keys out",
+            rule.pattern.as_str()
+        )));
+    }
+    match config.schedules.is_empty() {
+        true => Ok(()),
+        false => Err(StartError("[[schedule]] is not in effect in this version: leave it out".into())),
+    }
+}
+
 /// Starts the workers on drivers of one kind. Each makes its own, since a driver may belong to the thread that made it.
 fn start_on<D: Driver>(
     config: &Config,
     router: Arc<dyn Router>,
     counts: Counts,
+    handle: ServerHandle,
     connections_max: usize,
     make: impl Fn(Vec<TcpListener>, Instant) -> io::Result<D> + Clone + Send + 'static,
     cannot_make: fn(&io::Error) -> StartError,
@@ -151,7 +207,7 @@ where
     };
     let (listeners, addresses) =
         listener::bind(&config.listen, config.workers, options).map_err(cannot_listen)?;
-    let started = Instant::now();
+    let (started, began) = (Instant::now(), SystemTime::now());
     let (mut workers, mut made, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     let mut no_thread = None;
     for (number, listeners) in listeners.into_iter().enumerate() {
@@ -171,7 +227,7 @@ where
             // Whoever starts us waits for it; if any worker has failed, none goes on.
             let _ = tell.send(wake);
             let (Some(driver), Ok(shared)) = (driver, may_start.recv()) else { return Ok(()) };
-            let _stop = DrainOnExit(Arc::clone(&shared));
+            let _end = EndOnExit(Arc::clone(&shared), id);
             Worker::new(id, driver, shared).run()
         });
         match thread {
@@ -194,22 +250,26 @@ where
         }
     };
     let seed = RandomState::new().hash_one(std::process::id());
-    let settings = Settings::new(config, connections_max, seed);
+    let mut settings = Settings::new(config, connections_max, seed);
+    // A clock before 1970 is nobody's.
+    let began = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    settings.began = UnixTime(u64::try_from(began).unwrap_or(u64::MAX));
     let shared = Arc::new(Shared::new(settings, router, stats, topics, logs, wakes));
+    let outside: Arc<dyn Outside> = shared.clone();
+    handle.attach(&outside);
     for start in starts {
         // Fails only where a worker has ended, which its end says.
         let _ = start.send(Arc::clone(&shared));
     }
-    Ok(Server { addresses, drain: Arc::new(move || shared.drain()), metrics, workers })
+    Ok(Server { addresses, handle, metrics, workers })
 }
 
-/// A worker that ends, for whatever reason, takes the server with it: the others could not reach the topics
-/// whose home it was.
-struct DrainOnExit<S>(Arc<Shared<S>>);
+/// A worker that ends does so for all, even if it panics.
+struct EndOnExit<S>(Arc<Shared<S>>, WorkerId);
 
-impl<S> Drop for DrainOnExit<S> {
+impl<S> Drop for EndOnExit<S> {
     fn drop(&mut self) {
-        self.0.drain();
+        self.0.end(self.1);
     }
 }
 

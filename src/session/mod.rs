@@ -8,22 +8,41 @@
 //!   open ─▶ message | ping | pong | timer | error ─▶ … ─▶ close
 //! ```
 //!
-//! [`raw`] and [`echo`] are the dialects so far, [`routes`] decides which request gets which.
+//! [`raw`], [`json`] and [`echo`] are the sessions so far, [`routes`] decides which request gets which, [`table`] does so
+//! for an embedding program. [`dialect`] is what messages look like to each kind of client. [`api`] is what backends call
+//! over HTTP.
 
+mod admission;
+pub mod api;
+pub mod dialect;
 pub mod echo;
+pub mod json;
 pub mod page;
+mod pattern;
 pub mod raw;
 pub mod routes;
+pub mod table;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::protocol::ws::{self, HEADER_ROOM, Payload};
+pub use table::{AcceptRequest, Opening};
+
+pub use dialect::Encoding;
+
+use crate::{
+    broker::encoding,
+    protocol::ws::{self, HEADER_ROOM, Payload},
+};
 pub use crate::{
-    broker::name::TopicName,
+    broker::{
+        home::Start,
+        ids::{ConnectionId, Epoch, InvalidConnectionId, Offset},
+        name::{NameError, TopicName},
+    },
     protocol::{
-        http::{Refusal, Request},
+        http::{Refusal, Request, Response},
         ws::{CloseCode, Kind},
     },
 };
@@ -46,6 +65,13 @@ fn message(kind: Kind, bytes: &[u8]) -> Message<'static> {
     buffer.resize(HEADER_ROOM, 0);
     buffer.extend_from_slice(bytes);
     Message { kind, payload: Payload::Owned { buffer, start: HEADER_ROOM } }
+}
+
+/// A name that is no topic's: 400.
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        Refusal::bad_request("topic_name", error.to_string())
+    }
 }
 
 /// The request that opened a connection.
@@ -71,6 +97,31 @@ pub trait Session {
     /// The client gets the refusal instead.
     fn open(&mut self, context: &mut Context<'_>, handshake: &Handshake<'_>) -> Result<(), Refusal> {
         let _ = (context, handshake);
+        Ok(())
+    }
+
+    /// A subscription that was asked for with [`Context::subscribe_from`] stands. What is sent here leaves before its
+    /// messages.
+    ///
+    /// # Errors
+    /// Closes the connection with 1011.
+    fn subscribed(&mut self, context: &mut Context<'_>, subscribed: &Subscribed) -> Result<(), Failure> {
+        let _ = (context, subscribed);
+        Ok(())
+    }
+
+    /// A message that was published with [`Context::publish_with_receipt`] is in its topic, under this offset, or was
+    /// dropped. Those of one topic come in the order in which they were published.
+    ///
+    /// # Errors
+    /// Closes the connection with 1011.
+    fn published(
+        &mut self,
+        context: &mut Context<'_>,
+        number: u32,
+        outcome: Result<(Epoch, Offset), Error>,
+    ) -> Result<(), Failure> {
+        let _ = (context, number, outcome);
         Ok(())
     }
 
@@ -121,6 +172,19 @@ pub trait Session {
     fn close(&mut self, close: &Close<'_>) {
         let _ = close;
     }
+}
+
+/// How a subscription begins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subscribed {
+    /// The topic, in its shared form.
+    pub topic: TopicName,
+    /// The topic's life: offsets of another one mean other messages.
+    pub epoch: Epoch,
+    /// The message before the first that follows.
+    pub offset: Offset,
+    /// Whether all that was asked for of the past follows. If not, what follows is what is published from now on.
+    pub recovered: bool,
 }
 
 /// What went wrong inside a session: its connection is closed with 1011.
@@ -182,9 +246,11 @@ pub trait Sink {
     /// See [`Context::send`].
     fn send(&mut self, message: Message<'_>);
     /// See [`Context::publish`].
-    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience);
+    fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience, receipt: Option<u32>);
     /// See [`Context::subscribe`].
     fn subscribe(&mut self, topic: &TopicName) -> TopicName;
+    /// See [`Context::subscribe_from`].
+    fn subscribe_from(&mut self, topic: &TopicName, encoding: encoding::Encoding, start: Start) -> TopicName;
     /// See [`Context::unsubscribe`].
     fn unsubscribe(&mut self, topic: &TopicName);
     /// See [`Context::set_timer`].
@@ -197,6 +263,8 @@ pub trait Sink {
     fn terminate(&mut self);
     /// See [`Context::buffered_amount`].
     fn buffered_amount(&self) -> usize;
+    /// See [`Context::connection`].
+    fn connection(&self) -> ConnectionId;
     /// See [`Context::state`].
     fn state(&self) -> State;
 }
@@ -230,7 +298,18 @@ impl<'a> Context<'a> {
     /// message waits and this connection is not read until it was taken: nothing is dropped. A topic that
     /// can't be created is reported through [`Session::error`].
     pub fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience) {
-        self.sink.publish(topic, message, to);
+        self.sink.publish(topic, message, to, None);
+    }
+
+    /// The same, and [`Session::published`] is told by `number` once the topic has the message, or can't be created.
+    pub fn publish_with_receipt(
+        &mut self,
+        topic: &TopicName,
+        message: Message<'_>,
+        to: Audience,
+        number: u32,
+    ) {
+        self.sink.publish(topic, message, to, Some(number));
     }
 
     /// Subscribes this connection to a topic, from the next message on. A second subscription to the same
@@ -239,7 +318,15 @@ impl<'a> Context<'a> {
         self.sink.subscribe(topic)
     }
 
-    /// Ends the subscription. A message that has begun to leave is finished.
+    /// Subscribes this connection to a topic's messages in some encoding, with what is asked of its past. Then
+    /// [`Session::subscribed`] is told where the subscription begins, which is never before this returns; a connection that
+    /// opens gets its 101 behind that. A second subscription to the same topic in the same encoding changes nothing, and is
+    /// told nothing.
+    pub fn subscribe_from(&mut self, topic: &TopicName, encoding: Encoding, start: Start) -> TopicName {
+        self.sink.subscribe_from(topic, encoding.into(), start)
+    }
+
+    /// Ends the subscription, in whatever encodings there is one. A message that has begun to leave is finished.
     pub fn unsubscribe(&mut self, topic: &TopicName) {
         self.sink.unsubscribe(topic);
     }
@@ -272,6 +359,28 @@ impl<'a> Context<'a> {
         self.sink.buffered_amount()
     }
 
+    /// The connection's name, by which a `ServerHandle` can close it from any thread. None other has it while the
+    /// server runs, unless four billion have come and gone in its place.
+    ///
+    /// ```
+    /// use stentor::session::{Context, Handshake, Refusal, Session, text};
+    /// # use stentor::session::{Failure, Message};
+    ///
+    /// struct Member;
+    ///
+    /// impl Session for Member {
+    ///     /// Tells its client who it is.
+    ///     fn open(&mut self, context: &mut Context<'_>, _: &Handshake<'_>) -> Result<(), Refusal> {
+    ///         context.send(text(&context.connection().to_string()));
+    ///         Ok(())
+    ///     }
+    /// #   fn message(&mut self, _: &mut Context<'_>, _: Message<'_>) -> Result<(), Failure> { Ok(()) }
+    /// }
+    /// ```
+    pub fn connection(&self) -> ConnectionId {
+        self.sink.connection()
+    }
+
     /// Where the connection stands.
     pub fn state(&self) -> State {
         self.sink.state()
@@ -290,9 +399,23 @@ pub enum Route {
         subprotocol: Option<String>,
     },
     /// An answer. The connection goes on if HTTP lets it.
-    Respond(crate::protocol::http::Response),
+    Respond(Response),
     /// An answer that refuses; counted by its reason.
     Refuse(Refusal),
+    /// Whoever asks may, and the body is wanted: it is collected, and then [`Router::respond`] is called. A body
+    /// over `--max-body-bytes`, or a broken one, is refused without it.
+    Body,
+}
+
+/// What a request gets once its body is there.
+pub enum Answer {
+    /// An answer. The connection goes on if HTTP lets it.
+    Respond(Response),
+    /// An answer that refuses; counted by its reason. The connection goes on as well, since the whole request was
+    /// read.
+    Refuse(Refusal),
+    /// A call of the server API, for the engine to carry out and answer. The connection waits for it.
+    Call(Box<api::Call>),
 }
 
 impl Route {
@@ -310,8 +433,14 @@ impl Route {
 
 /// Decides what a request gets. One value serves all workers.
 pub trait Router: Send + Sync {
-    /// Routes one request.
+    /// Routes one request by its head. Who may ask is decided here, before a body is read.
     fn route(&self, request: &Request, address: SocketAddr) -> Route;
+
+    /// Answers a request that [`route`](Self::route) wanted the body of; an empty one for a request without.
+    fn respond(&self, request: &Request, body: Bytes, address: SocketAddr) -> Answer {
+        let _ = (request, body, address);
+        Answer::Refuse(Refusal::new(500, "no_answer", "the server wanted a body and has no answer to it"))
+    }
 }
 
 /// A finished frame for one connection.

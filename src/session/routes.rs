@@ -4,27 +4,33 @@
 //! | --- | --- |
 //! | `GET /` | the page |
 //! | `GET /health`, `GET /metrics` | liveness; Prometheus text |
-//! | `/ws/{topic}` (upgrade) | the raw dialect |
+//! | `/ws/{topic}` (upgrade) | the raw dialect; with `?format=json`, or the subprotocol `stentor.json`, the JSON dialect |
+//! | `/ws` (upgrade) | the JSON dialect, with topics by `?topic=` and by commands |
+//! | `GET /client.js` | a client for browsers and Node |
 //! | `/echo` (upgrade) | echo |
+//! | `POST /api/{method}` | the server API |
 //!
-//! Here it is decided who may come in: `Host`, `Origin`, what anonymous clients may do.
+//! Here it is decided what anonymous clients may do; `admission` knows `Host` and `Origin`.
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+
 use super::{
-    Audience, Refusal, Request, Route, Router, Session, TopicName,
+    Answer, Audience, Epoch, Offset, Refusal, Request, Route, Router, TopicName,
+    admission::Admission,
+    api::{self, Call, Rejection, keys::ApiKeys},
+    dialect::Since,
     echo::Echo,
+    json::{self, Json},
     page,
     raw::{Mode, Raw},
 };
 use crate::{
     config::{Anonymous, Config},
     protocol::{
-        http::{
-            InvalidOriginPattern, Method, OriginPattern, Response, decode_segments, is_loopback_host,
-            is_loopback_origin,
-        },
-        ws::{self, Upgrade},
+        http::{InvalidOriginPattern, Method, Response, decode_segments},
+        ws,
     },
 };
 
@@ -34,10 +40,10 @@ pub type MetricsText = Box<dyn Fn() -> String + Send + Sync>;
 /// The server's routes.
 pub struct Routes {
     anonymous: Anonymous,
-    open_loopback: bool,
     echo: bool,
-    subprotocols: Vec<String>,
-    origins: Vec<OriginPattern>,
+    subscriptions_max: usize,
+    admission: Admission,
+    api_keys: ApiKeys,
     metrics: MetricsText,
 }
 
@@ -49,20 +55,25 @@ impl Routes {
     pub fn new(config: &Config, metrics: MetricsText) -> Result<Routes, InvalidOriginPattern> {
         Ok(Routes {
             anonymous: config.anonymous,
-            open_loopback: config.open_loopback,
             echo: config.echo,
-            subprotocols: config.subprotocols.clone(),
-            origins: config.allow_origin.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            subscriptions_max: config.max_subscriptions,
+            admission: Admission::new(config)?,
+            api_keys: ApiKeys::new(config),
             metrics,
         })
     }
 
     fn answer(&self, request: &Request) -> Result<Route, Refusal> {
+        if request.path.starts_with(API) {
+            self.admission.check_host(request)?;
+            self.api_keys.check(request)?;
+            return api_method(request).map(|_| Route::Body);
+        }
         if request.has_body() {
             return Err(Refusal::content_too_large("body", "no route here takes a request body: send none"));
         }
-        self.check_host(request)?;
-        let known = request.path == "/echo" || request.path.starts_with("/ws/");
+        self.admission.check_host(request)?;
+        let known = ["/echo", "/ws"].contains(&request.path.as_str()) || request.path.starts_with("/ws/");
         if !known && ws::is_upgrade(request) {
             return Err(Refusal::not_found("no_route", "no WebSocket is here: connect to /ws/TOPIC"));
         }
@@ -70,33 +81,66 @@ impl Routes {
             "/" => get(request, page::response),
             "/health" => get(request, || Response::new(200, TEXT, "ok\n")),
             "/metrics" => get(request, || Response::new(200, page::METRICS_TYPE, (self.metrics)())),
+            "/client.js" => get(request, || Response::new(200, SCRIPT, include_str!("client.js"))),
+            "/ws" => self.socket(request, None),
             "/echo" if self.echo => {
-                let upgrade = self.check_upgrade(request)?;
-                Ok(self.accept(&upgrade, Box::new(Echo)))
+                let upgrade = self.admission.check_upgrade(request)?;
+                Ok(self.admission.open(&upgrade, Box::new(Echo)))
             }
             "/echo" => Err(Refusal::not_found("echo_off", "/echo is off on this server: --echo turns it on")),
             path => match path.strip_prefix("/ws/") {
-                Some(rest) => self.raw(request, rest),
+                Some(rest) => self.socket(request, Some(rest)),
                 None => Err(Refusal::not_found(
                     "no_route",
-                    "nothing is here: try / (a page), /ws/TOPIC (WebSocket), /health or /metrics",
+                    "nothing is here: try / (a page), /ws/TOPIC (WebSocket), /client.js, /health or /metrics",
                 )),
             },
         }
     }
 
-    fn raw(&self, request: &Request, rest: &str) -> Result<Route, Refusal> {
-        let upgrade = self.check_upgrade(request)?;
-        let name = decode_segments(rest)?.join("/");
-        let topic =
-            TopicName::parse(&name).map_err(|error| Refusal::bad_request("topic_name", error.to_string()))?;
+    /// `/ws/{topic}` and `/ws`, in both dialects.
+    fn socket(&self, request: &Request, rest: Option<&str>) -> Result<Route, Refusal> {
+        let upgrade = self.admission.check_upgrade(request)?;
+        let topic = match rest {
+            Some(rest) => Some(TopicName::parse(&decode_segments(rest)?.join("/"))?),
+            None => None,
+        };
         let mode = self.mode(request.query_value("mode").as_deref())?;
         let audience = match request.query_value("echo").as_deref() {
             None | Some("on") => Audience::All,
             Some("off") => Audience::Others,
             Some(_) => return Err(Refusal::bad_request("query", "?echo= is on or off")),
         };
-        Ok(self.accept(&upgrade, Box::new(Raw::new(topic, mode, audience))))
+        let history = number(request, "history")?.unwrap_or(0);
+        let offers = |name: &str| upgrade.subprotocols.iter().any(|offered| offered == name);
+        let is_json = match request.query_value("format").as_deref() {
+            None => offers(JSON_SUBPROTOCOL),
+            Some("json") => true,
+            Some("raw") => false,
+            Some(_) => return Err(Refusal::bad_request("query", "?format= is raw or json")),
+        };
+        if is_json {
+            let since = since(request)?;
+            let named = request.query_pairs().filter(|(key, _)| key == "topic");
+            let more: Vec<TopicName> =
+                named.map(|(_, name)| TopicName::parse(&name)).collect::<Result<_, _>>()?;
+            let topics: Vec<TopicName> = topic.into_iter().chain(more).collect();
+            if since.is_some() && topics.len() != 1 {
+                let hint =
+                    "?since= and ?epoch= are one topic's: resume several by commands, each with its own";
+                return Err(Refusal::bad_request("query", hint));
+            }
+            let asked = topics.into_iter().map(|topic| (topic, json::start(since, history))).collect();
+            let session = Json::new(asked, mode, audience, self.subscriptions_max);
+            let subprotocol = offers(JSON_SUBPROTOCOL).then_some(JSON_SUBPROTOCOL);
+            return Ok(self.admission.open_as(&upgrade, subprotocol, Box::new(session)));
+        }
+        let Some(topic) = topic else {
+            let hint =
+                "no topic: connect to /ws/TOPIC, or with ?format=json to /ws and subscribe by commands";
+            return Err(Refusal::bad_request("query", hint));
+        };
+        Ok(self.admission.open(&upgrade, Box::new(Raw::new(topic, mode, audience, history))))
     }
 
     fn mode(&self, asked: Option<&str>) -> Result<Mode, Refusal> {
@@ -120,64 +164,57 @@ impl Routes {
             (Anonymous::Publish, asked) => Ok(asked.unwrap_or(Mode::Both)),
         }
     }
+}
 
-    /// On the open loopback default only loopback names may be asked for, so that a web page from elsewhere
-    /// whose name was made to point here (DNS rebinding) gets nothing, and only pages of this machine, or of
-    /// an origin that is allowed, may ask at all.
-    fn check_host(&self, request: &Request) -> Result<(), Refusal> {
-        if !self.open_loopback {
-            return Ok(());
-        }
-        if request.header("host").is_some_and(|host| !is_loopback_host(host)) {
-            return Err(Refusal::forbidden(
-                "host",
-                "this server is open to its own machine only: ask for localhost, or start it with --anonymous",
-            ));
-        }
-        match request.header("origin") {
-            Some(origin) if !self.origin_allowed(origin, "") => Err(foreign_origin()),
-            _ => Ok(()),
-        }
-    }
+/// A number of the query.
+fn number(request: &Request, key: &str) -> Result<Option<u64>, Refusal> {
+    let Some(text) = request.query_value(key) else { return Ok(None) };
+    let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    number
+        .map(Some)
+        .ok_or_else(|| Refusal::bad_request("query", format!("?{key}= is a number, and not so large")))
+}
 
-    fn check_upgrade(&self, request: &Request) -> Result<Upgrade, Refusal> {
-        let upgrade = ws::check_upgrade(request)?;
-        match &upgrade.origin {
-            Some(origin) if !self.origin_allowed(origin, request.header("host").unwrap_or_default()) => {
-                Err(foreign_origin())
-            }
-            _ => Ok(upgrade),
-        }
-    }
-
-    /// Without patterns a page may connect to the host that it came from; on the open loopback default,
-    /// any page of this machine may.
-    fn origin_allowed(&self, origin: &str, host: &str) -> bool {
-        if self.origins.iter().any(|pattern| pattern.matches(origin)) {
-            return true;
-        }
-        if self.open_loopback {
-            return is_loopback_origin(origin);
-        }
-        let same_host =
-            |scheme| origin.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(host));
-        self.origins.is_empty() && (same_host("http://") || same_host("https://"))
-    }
-
-    fn accept(&self, upgrade: &Upgrade, session: Box<dyn Session>) -> Route {
-        let subprotocol = ws::select_subprotocol(&upgrade.subprotocols, &self.subprotocols);
-        let response = ws::switching_protocols(upgrade, subprotocol);
-        Route::Upgrade { session, response, subprotocol: subprotocol.map(str::to_owned) }
+/// Where a client goes on.
+fn since(request: &Request) -> Result<Option<Since>, Refusal> {
+    match (number(request, "since")?, request.query_value("epoch")) {
+        (None, None) => Ok(None),
+        (Some(offset), Some(epoch)) => match Epoch::parse(epoch.as_bytes()) {
+            Some(epoch) => Ok(Some(Since { epoch, offset: Offset(offset) })),
+            None => Err(Refusal::bad_request(
+                "query",
+                "?epoch= has eight characters of 0-9a-z, as a message had it",
+            )),
+        },
+        _ => Err(Refusal::bad_request(
+            "query",
+            "?since= and ?epoch= go together, as the last message had them",
+        )),
     }
 }
 
-fn foreign_origin() -> Refusal {
-    Refusal::forbidden("origin", "pages of this origin may not connect: see --allow-origin")
+/// What a client offers that speaks the JSON dialect.
+const JSON_SUBPROTOCOL: &str = "stentor.json";
+
+const API: &str = "/api/";
+
+/// The method that a request is for, if it is one of the API.
+fn api_method(request: &Request) -> Result<api::Method, Refusal> {
+    if request.method != Method::Post {
+        return Err(Refusal::method_not_allowed("api_method", "the API is called with POST", "POST"));
+    }
+    request.path.strip_prefix(API).and_then(api::Method::named).ok_or_else(|| {
+        Refusal::not_found(
+            "api_unknown",
+            "the API has no such method: docs/http-api.md lists those that it has",
+        )
+    })
 }
 
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-fn get(request: &Request, response: impl FnOnce() -> Response) -> Result<Route, Refusal> {
+pub(super) fn get(request: &Request, response: impl FnOnce() -> Response) -> Result<Route, Refusal> {
     match request.method {
         Method::Get | Method::Head => Ok(Route::Respond(response())),
         _ => Err(Refusal::method_not_allowed("method", "only GET and HEAD are answered here", "GET, HEAD")),
@@ -187,5 +224,15 @@ fn get(request: &Request, response: impl FnOnce() -> Response) -> Result<Route, 
 impl Router for Routes {
     fn route(&self, request: &Request, _address: SocketAddr) -> Route {
         self.answer(request).unwrap_or_else(Route::Refuse)
+    }
+
+    fn respond(&self, request: &Request, body: Bytes, _address: SocketAddr) -> Answer {
+        let called =
+            api_method(request).map_err(Rejection::from).and_then(|method| Call::parse(method, &body));
+        match called {
+            Ok(call) => Answer::Call(Box::new(call)),
+            Err(Rejection::Request(refusal)) => Answer::Refuse(refusal),
+            Err(Rejection::Method(error)) => Answer::Respond(api::reply::response(&Err(error))),
+        }
     }
 }

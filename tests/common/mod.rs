@@ -22,7 +22,7 @@ use stentor::{
     cli::{self, Command},
     config::Config,
     engine::driver::{Descriptors, Uring},
-    server::Server,
+    server::{Server, ServerHandle, StartError},
     session::Router,
 };
 
@@ -84,8 +84,18 @@ impl TestServer {
         TestServer::of(Server::start_with(&driven(config), router).expect("the server starts"))
     }
 
+    /// A server that the test starts itself, with this configuration or another on the same driver.
+    pub fn started(start: impl FnOnce(Config) -> Result<Server, StartError>, config: &Config) -> TestServer {
+        TestServer::of(start(driven(config)).expect("the server starts"))
+    }
+
     fn of(server: Server) -> TestServer {
         TestServer { address: server.addresses()[0], server: Some(server) }
+    }
+
+    /// What any thread can do with it.
+    pub fn handle(&self) -> ServerHandle {
+        self.server.as_ref().expect("it runs").handle()
     }
 
     /// What `/metrics` says now.

@@ -1,7 +1,16 @@
 //! A home without workers: what it takes, holds, tells and lets go.
 
+use std::time::Duration;
+
 use super::*;
-use crate::broker::{ids::Offset, log::View};
+use crate::broker::{
+    encoding::{Encoder, Stamp},
+    log::View,
+    pattern::Pattern,
+    rules::{History, Rule, SlowConsumer},
+};
+
+const RAW: Encoding = Encoding::CANONICAL;
 
 const HERE: WorkerId = WorkerId(0);
 const THERE: WorkerId = WorkerId(1);
@@ -12,13 +21,42 @@ fn connection(slot: u32) -> ConnectionId {
 }
 
 fn homes(bytes: u64, messages: u64, topics: usize) -> Homes {
+    homes_that_keep(None, bytes, messages, topics)
+}
+
+/// Topics but `none` keep so many messages, for a minute.
+fn homes_that_keep(kept: Option<u64>, bytes: u64, messages: u64, topics: usize) -> Homes {
+    let rule = |kept: Option<u64>| Rule {
+        slow_consumer: SlowConsumer::Disconnect,
+        lag: Window { bytes, messages },
+        max_message_bytes: 1 << 20,
+        history: kept.map(|messages| History { messages, age: Duration::from_secs(60), bytes: 1 << 20 }),
+        welcome: None,
+        min_interval: None,
+    };
+    let none = (Pattern::parse("none").unwrap(), rule(None));
+    let rules = Arc::new(Rules::new([none], rule(kept)));
     let limits = Limits {
         window: Window { bytes, messages },
         idle: 600,
         topics: Gauge::new(topics),
         logs: Gauge::new(1 << 20),
+        rules,
+        stones: 10,
+        stone_ticks: 10_000,
     };
-    Homes::new(limits, 2, 42)
+    Homes::new(limits, Arc::new(Labels), 2, 42)
+}
+
+/// Encoding `n` of a message: its number, and its bytes `n` times.
+struct Labels;
+
+impl Encoder for Labels {
+    fn encode(&self, encoding: Encoding, stamp: &Stamp<'_>, unit: &[u8], out: &mut Vec<u8>) {
+        out.extend(format!("<{} {} ", stamp.topic, stamp.offset.0).bytes());
+        (0..encoding.0).for_each(|_| out.extend_from_slice(unit));
+        out.push(b'>');
+    }
 }
 
 fn name(text: &str) -> TopicName {
@@ -26,12 +64,18 @@ fn name(text: &str) -> TopicName {
 }
 
 fn publish(homes: &mut Homes, text: &[u8], at: u32) -> Published {
-    homes.publish(&name("t"), Unit::Borrowed(text), None, Sender::Connection(connection(9), 0), Tick(at))
+    homes.publish(
+        &name("t"),
+        Unit::Borrowed(text),
+        Delivery::default(),
+        Sender::Connection(connection(9), 0),
+        Tick(at),
+    )
 }
 
 fn news(homes: &mut Homes, worker: WorkerId) -> Head {
-    let key = homes.dirty(worker).pop().expect("the worker must be told");
-    homes.head_for(key, worker).unwrap()
+    let (key, encoding) = homes.dirty(worker).pop().expect("the worker must be told");
+    homes.head_for(key, encoding, worker).unwrap()
 }
 
 #[test]
@@ -49,8 +93,8 @@ fn a_home_is_stable_and_spread() {
 #[test]
 fn interested_workers_are_told_once_per_post() {
     let mut homes = homes(1000, 100, 10);
-    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
-    homes.join(&name("t"), THERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, THERE, LANE, Tick(0)).unwrap();
     assert_eq!(news(&mut homes, HERE).head, Mark::START);
     assert_eq!(publish(&mut homes, b"one", 0), Published::Taken);
     assert_eq!(publish(&mut homes, b"two", 0), Published::Taken);
@@ -67,7 +111,7 @@ fn interested_workers_are_told_once_per_post() {
 #[test]
 fn conflated_heads_are_as_good_as_two() {
     let mut homes = homes(1_000_000, 100, 10);
-    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
     let mut first = news(&mut homes, HERE);
     for text in [vec![1; 600], vec![2; 600], vec![3; 10]] {
         publish(&mut homes, &text, 0);
@@ -81,8 +125,8 @@ fn conflated_heads_are_as_good_as_two() {
 #[test]
 fn beyond_the_window_messages_wait_in_order_until_the_floor_rises() {
     let mut homes = homes(10, 100, 10);
-    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
-    homes.join(&name("t"), THERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, THERE, LANE, Tick(0)).unwrap();
     assert_eq!(publish(&mut homes, b"a message longer than the window", 0), Published::Taken);
     assert_eq!(publish(&mut homes, b"next", 0), Published::Held);
     assert_eq!(publish(&mut homes, b"last", 0), Published::Held);
@@ -101,7 +145,7 @@ fn beyond_the_window_messages_wait_in_order_until_the_floor_rises() {
 #[test]
 fn the_window_counts_messages_too() {
     let mut homes = homes(1000, 2, 10);
-    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
     assert_eq!(publish(&mut homes, b"1", 0), Published::Taken);
     assert_eq!(publish(&mut homes, b"2", 0), Published::Taken);
     assert_eq!(publish(&mut homes, b"3", 0), Published::Held);
@@ -112,12 +156,18 @@ fn the_window_counts_messages_too() {
 #[test]
 fn an_excluded_connection_is_told_to_its_worker_alone_and_ranges_merge() {
     let mut homes = homes(1000, 100, 10);
-    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
-    homes.join(&name("t"), THERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, THERE, LANE, Tick(0)).unwrap();
     for (text, exclude) in [("ab", Some(3)), ("cd", Some(3)), ("ef", None), ("gh", Some(3))] {
         let exclude = exclude.map(connection);
         let sender = Sender::Connection(connection(3), 0);
-        homes.publish(&name("t"), Unit::Borrowed(text.as_bytes()), exclude, sender, Tick(0));
+        homes.publish(
+            &name("t"),
+            Unit::Borrowed(text.as_bytes()),
+            Delivery::excluding(exclude),
+            sender,
+            Tick(0),
+        );
     }
     let at = |n| Position(Position::START.0 + n);
     let except =
@@ -131,12 +181,12 @@ fn topics_are_bounded_and_vanish_when_idle() {
     let mut homes = homes(1000, 100, 2);
     let sender = Sender::Connection(connection(0), 0);
     let to = |homes: &mut Homes, topic: &str, at| {
-        homes.publish(&name(topic), Unit::Borrowed(b"x"), None, sender, Tick(at))
+        homes.publish(&name(topic), Unit::Borrowed(b"x"), Delivery::default(), sender, Tick(at))
     };
     assert_eq!(to(&mut homes, "a", 0), Published::Taken);
     assert_eq!(to(&mut homes, "b", 0), Published::Taken);
     assert_eq!(to(&mut homes, "c", 0), Published::TooManyTopics);
-    assert_eq!(homes.join(&name("c"), HERE, LANE, Tick(0)), Err(TooManyTopics));
+    assert_eq!(homes.join(&name("c"), RAW, HERE, LANE, Tick(0)), Err(TooManyTopics));
     assert_eq!(to(&mut homes, "b", 300), Published::Taken);
     homes.tick(Tick(599));
     assert_eq!(homes.len(), 2);
@@ -150,7 +200,7 @@ fn topics_are_bounded_and_vanish_when_idle() {
 #[test]
 fn a_topic_with_subscribers_stays_and_an_old_key_finds_nobody() {
     let mut homes = homes(1000, 100, 10);
-    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
     let old = news(&mut homes, HERE);
     (0..2000).for_each(|at| homes.tick(Tick(at)));
     assert_eq!(homes.len(), 1);
@@ -158,13 +208,13 @@ fn a_topic_with_subscribers_stays_and_an_old_key_finds_nobody() {
     (2000..2700).for_each(|at| homes.tick(Tick(at)));
     assert!(homes.is_empty());
     publish(&mut homes, b"x", 2700);
-    assert!(homes.head_for(old.topic, HERE).is_none());
+    assert!(homes.head_for(old.topic, RAW, HERE).is_none());
 }
 
 #[test]
 fn a_quiet_topic_holds_no_segment() {
     let mut homes = homes(1000, 100, 10);
-    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
     publish(&mut homes, b"x", 5);
     drop(news(&mut homes, HERE));
     (5..15).for_each(|at| homes.tick(Tick(at)));
@@ -178,7 +228,7 @@ fn messages_without_a_reader_take_no_memory() {
     let mut homes = homes(1000, 100, 10);
     assert_eq!(publish(&mut homes, b"x", 0), Published::Taken);
     assert_eq!(homes.limits.logs.used(), 0);
-    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
     assert_eq!(news(&mut homes, HERE).head.offset, Offset(1));
 }
 
@@ -186,7 +236,7 @@ fn messages_without_a_reader_take_no_memory() {
 fn full_logs_hold_publishers_back_until_memory_returns() {
     let mut homes = homes(1 << 30, 1000, 10);
     homes.limits.logs = Gauge::new(40_000);
-    homes.join(&name("t"), HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
     assert_eq!(publish(&mut homes, &[0; 33_000], 0), Published::Taken);
     assert_eq!(publish(&mut homes, &[0; 33_000], 0), Published::Held);
     homes.tick(Tick(1));
@@ -198,7 +248,7 @@ fn full_logs_hold_publishers_back_until_memory_returns() {
 
 #[test]
 fn an_idle_topic_is_small() {
-    assert!(size_of::<Slot>() <= 160, "{}", size_of::<Slot>());
+    assert!(size_of::<Slot>() <= 168, "{}", size_of::<Slot>());
 }
 
 #[test]
@@ -208,12 +258,12 @@ fn topics_that_have_gone_leave_no_memory_and_their_names_find_nobody() {
     let mut homes = homes(1000, 100, TOPICS as usize);
     let create = |homes: &mut Homes, i: u32, at: u32| {
         let sender = Sender::Connection(connection(9), 0);
-        homes.publish(&name(&format!("t/{i}")), Unit::Borrowed(b"x"), None, sender, Tick(at));
+        homes.publish(&name(&format!("t/{i}")), Unit::Borrowed(b"x"), Delivery::default(), sender, Tick(at));
         homes.find_or_create(&name(&format!("t/{i}")), Tick(at)).unwrap()
     };
     let old: Vec<Key> = (0..TOPICS).map(|i| create(&mut homes, i, 0)).collect();
     // One in the middle stays.
-    homes.join(&name("t/777"), HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t/777"), RAW, HERE, LANE, Tick(0)).unwrap();
     homes.tick(Tick(1000));
     homes.tick(Tick(2000));
     assert_eq!(homes.len(), 1);
@@ -242,7 +292,7 @@ fn generations_only_rise_however_often_slots_go() {
         }
         Tick(at)
     };
-    (0..5000).for_each(|i| homes.join(&named(i), HERE, LANE, Tick(0)).unwrap());
+    (0..5000).for_each(|i| homes.join(&named(i), RAW, HERE, LANE, Tick(0)).unwrap());
     let (mut stale, mut now) = (Vec::new(), Tick(0));
     for _ in 0..3 {
         stale.extend((5000..20_000).map(|i| homes.find_or_create(&named(i), now).unwrap()));
@@ -258,4 +308,167 @@ fn generations_only_rise_however_often_slots_go() {
     assert_eq!((homes.len(), homes.slots.len()), (0, 0));
     (0..20_000).for_each(|i| _ = homes.find_or_create(&named(i), now).unwrap());
     assert_eq!(stale.iter().filter(|&&key| homes.topic_mut(key).is_some()).count(), 0);
+}
+
+const JSON: Encoding = Encoding(2);
+const OTHER_LANE: Key = Key { index: 5, generation: 2 };
+
+/// All that a worker was told of a log, in the order of its heads.
+fn read_all(view: &View) -> String {
+    let text = view.runs(view.tail()).flatten().copied().collect();
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn each_encoding_that_is_read_has_all_messages_in_one_order() {
+    let mut homes = homes(1000, 100, 10);
+    publish(&mut homes, b"nobody reads this", 0);
+    homes.join(&name("t"), JSON, HERE, OTHER_LANE, Tick(0)).unwrap();
+    let first = news(&mut homes, HERE);
+    assert_eq!((first.from, first.head.offset), (first.head, Offset(1)));
+    publish(&mut homes, b"a", 0);
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), RAW, THERE, LANE, Tick(0)).unwrap();
+    publish(&mut homes, b"b", 0);
+    let sender = Sender::Connection(connection(3), 0);
+    homes.publish(
+        &name("t"),
+        Unit::Borrowed(b"c"),
+        Delivery::excluding(Some(connection(3))),
+        sender,
+        Tick(0),
+    );
+    let mut heads: Vec<Head> = (0..2).map(|_| news(&mut homes, HERE)).collect();
+    heads.sort_by_key(|head| head.lane.index);
+    let read = |head: &Head| {
+        let mut view = View::new(head.from);
+        view.apply(head.head, head.extents.clone());
+        assert_eq!(head.head.offset, Offset(4));
+        assert_eq!(head.excepts.len(), usize::from(head.lane == LANE || head.lane == OTHER_LANE));
+        let except = head.excepts[0];
+        let left_out = view.first_run(except.from)[..except.to.since(except.from) as usize].to_vec();
+        (read_all(&view), String::from_utf8(left_out).unwrap())
+    };
+    assert_eq!(read(&heads[0]), ("bc".into(), "c".into()));
+    assert_eq!(read(&heads[1]), ("<t 2 aa><t 3 bb><t 4 cc>".into(), "<t 4 cc>".into()));
+    assert!(news(&mut homes, THERE).excepts.is_empty());
+    // Who reads no more costs nothing more.
+    homes.leave(&name("t"), HERE, OTHER_LANE, Tick(0));
+    publish(&mut homes, b"d", 0);
+    assert_eq!(news(&mut homes, HERE).lane, LANE);
+    assert!(homes.dirty(HERE).is_empty());
+}
+
+#[test]
+fn the_slowest_reader_of_any_encoding_holds_publishers_back() {
+    let mut homes = homes(1 << 20, 2, 10);
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
+    homes.join(&name("t"), JSON, HERE, OTHER_LANE, Tick(0)).unwrap();
+    assert_eq!(
+        [1, 2, 3].map(|_| publish(&mut homes, b"x", 0)),
+        [Published::Taken, Published::Taken, Published::Held]
+    );
+    let heads = [news(&mut homes, HERE), news(&mut homes, HERE)];
+    homes.raise_floor(heads[0].topic, HERE, heads[0].lane, heads[0].head, Tick(0));
+    assert!(homes.released().is_empty());
+    homes.raise_floor(heads[1].topic, HERE, heads[1].lane, heads[1].head, Tick(0));
+    assert_eq!(homes.released().len(), 1);
+}
+
+fn replayed(homes: &mut Homes, topic: &str, encoding: Encoding, start: Start) -> (Replay, String) {
+    let replay = homes.replay(&name(topic), encoding, start, Tick(0)).unwrap();
+    let text = String::from_utf8(replay.runs.concat()).unwrap();
+    (replay, text)
+}
+
+#[test]
+fn a_replay_ends_where_the_live_log_begins() {
+    let mut homes = homes_that_keep(Some(3), 1000, 100, 10);
+    (0..5).for_each(|_| _ = publish(&mut homes, b"x", 0));
+    assert!(homes.replay(&name("t"), JSON, Start::Newest(9), Tick(0)).is_none(), "nobody has joined");
+    homes.join(&name("t"), JSON, HERE, LANE, Tick(0)).unwrap();
+    let first = news(&mut homes, HERE);
+    publish(&mut homes, b"y", 0);
+    let (replay, text) = replayed(&mut homes, "t", JSON, Start::Newest(9));
+    assert_eq!((replay.recovered, replay.behind, &*text), (false, Offset(3), "<t 4 xx><t 5 xx><t 6 yy>"));
+    publish(&mut homes, b"z", 0);
+    let second = news(&mut homes, HERE);
+    let mut view = View::new(first.from);
+    view.apply(second.head, second.extents);
+    assert_eq!(view.first_run(replay.head.position), b"<t 7 zz>");
+    let (lost, text) = replayed(
+        &mut homes,
+        "t",
+        JSON,
+        Start::Behind { epoch: replay.epoch, offset: Offset(1), or_newest: 2 },
+    );
+    assert_eq!((lost.recovered, lost.behind, &*text), (false, Offset(5), "<t 6 yy><t 7 zz>"));
+    let (all, text) = replayed(
+        &mut homes,
+        "t",
+        JSON,
+        Start::Behind { epoch: replay.epoch, offset: Offset(6), or_newest: 2 },
+    );
+    assert_eq!((all.recovered, all.behind, &*text), (true, Offset(6), "<t 7 zz>"));
+}
+
+#[test]
+fn without_a_history_only_who_has_missed_nothing_recovers() {
+    let mut homes = homes_that_keep(Some(3), 1000, 100, 10);
+    homes.join(&name("none"), JSON, HERE, LANE, Tick(0)).unwrap();
+    let epoch = replayed(&mut homes, "none", JSON, Start::Head).0.epoch;
+    assert!(
+        replayed(&mut homes, "none", JSON, Start::Behind { epoch, offset: Offset(0), or_newest: 2 })
+            .0
+            .recovered
+    );
+    let sender = Sender::Connection(connection(0), 0);
+    homes.publish(&name("none"), Unit::Borrowed(b"x"), Delivery::default(), sender, Tick(0));
+    assert!(
+        !replayed(&mut homes, "none", JSON, Start::Behind { epoch, offset: Offset(0), or_newest: 2 })
+            .0
+            .recovered
+    );
+    assert!(!replayed(&mut homes, "none", JSON, Start::Newest(1)).0.recovered);
+}
+
+#[test]
+fn a_topic_that_comes_back_goes_on_with_its_numbers() {
+    let mut homes = homes_that_keep(Some(3), 1000, 100, 10);
+    publish(&mut homes, b"x", 0);
+    homes.join(&name("t"), JSON, HERE, LANE, Tick(0)).unwrap();
+    let epoch = news(&mut homes, HERE).epoch;
+    homes.leave(&name("t"), HERE, LANE, Tick(0));
+    for at in 1..2000 {
+        homes.set_time(UnixTime(u64::from(at) * 100));
+        homes.tick(Tick(at));
+    }
+    assert!(homes.is_empty(), "its messages are too old, and nobody is there");
+    assert_eq!(homes.limits.logs.used(), 0);
+    homes.join(&name("t"), JSON, HERE, LANE, Tick(2000)).unwrap();
+    assert!(
+        replayed(&mut homes, "t", JSON, Start::Behind { epoch, offset: Offset(1), or_newest: 2 }).0.recovered,
+        "nothing was missed"
+    );
+    publish(&mut homes, b"y", 2000);
+    let (replay, text) =
+        replayed(&mut homes, "t", JSON, Start::Behind { epoch, offset: Offset(1), or_newest: 2 });
+    assert_eq!((replay.recovered, &*text), (true, "<t 2 yy>"));
+}
+
+#[test]
+fn histories_give_way_to_publishers() {
+    let mut homes = homes_that_keep(Some(1000), 1 << 30, 1000, 10);
+    homes.limits.logs = Gauge::new(64 * 1024);
+    let mut held = 0;
+    for at in 0..20 {
+        for _ in 0..100 {
+            held += usize::from(publish(&mut homes, &[b'x'; 1000], at) == Published::Held);
+        }
+        homes.tick(Tick(at));
+    }
+    (20..100).for_each(|at| homes.tick(Tick(at)));
+    assert_eq!(homes.released().len(), held, "all were taken, and the oldest were let go of");
+    homes.join(&name("t"), JSON, HERE, LANE, Tick(100)).unwrap();
+    assert_eq!(news(&mut homes, HERE).head.offset, Offset(2000));
 }

@@ -21,15 +21,17 @@ use std::{
     sync::Arc,
 };
 
-use crate::broker::{ids::Tick, limits::Charge};
+use crate::broker::{ids::UnixTime, limits::Charge};
 
-/// Bytes of an index entry: the unit's end (u32) and its time (u32), little endian.
+/// Bytes of an index entry: the unit's end (u32) and its time (u32, milliseconds after the segment's own), little endian.
 const ENTRY_BYTES: usize = 8;
 
 /// Memory of `capacity` bytes, never moved, freed with its last reference.
 struct Buffer {
     memory: NonNull<u8>,
     capacity: u32,
+    /// When it was made: times of its units count from here.
+    made: UnixTime,
     /// Counted against the bound on all logs together.
     _charge: Charge,
 }
@@ -46,13 +48,13 @@ impl Buffer {
             .expect("a u32 size with a small alignment is valid")
     }
 
-    fn new(capacity: u32, charge: Charge) -> Buffer {
+    fn new(capacity: u32, made: UnixTime, charge: Charge) -> Buffer {
         assert!(capacity as usize >= ENTRY_BYTES, "a segment holds at least one index entry");
         let layout = Buffer::layout(capacity);
         // SAFETY: the layout's size is not 0 (asserted above).
         let memory = unsafe { alloc(layout) };
         let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
-        Buffer { memory, capacity, _charge: charge }
+        Buffer { memory, capacity, made, _charge: charge }
     }
 }
 
@@ -72,9 +74,9 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// An empty segment of `capacity` bytes, index included.
-    pub fn new(capacity: u32, charge: Charge) -> Writer {
-        Writer { buffer: Arc::new(Buffer::new(capacity, charge)), end: 0, units: 0 }
+    /// An empty segment of `capacity` bytes, index included, made now.
+    pub fn new(capacity: u32, now: UnixTime, charge: Charge) -> Writer {
+        Writer { buffer: Arc::new(Buffer::new(capacity, now, charge)), end: 0, units: 0 }
     }
 
     /// Whether a unit of `len` bytes and its index entry have room.
@@ -83,16 +85,17 @@ impl Writer {
         self.end as usize + len + index <= self.buffer.capacity as usize
     }
 
-    /// Appends one finished unit.
+    /// Appends one finished unit. Its time is kept as it is for 49 days after the segment was made, and never before that.
     ///
     /// # Panics
     /// If it does not fit: ask [`Writer::fits`] first.
-    pub fn append(&mut self, unit: &[u8], time: Tick) {
+    pub fn append(&mut self, unit: &[u8], time: UnixTime) {
         assert!(self.fits(unit.len()), "the caller asked whether the unit fits");
         let end = self.end + u32::try_from(unit.len()).expect("what fits a u32 capacity is a u32");
+        let after = u32::try_from(time.since(self.buffer.made)).unwrap_or(u32::MAX);
         let mut entry = [0; ENTRY_BYTES];
         entry[..4].copy_from_slice(&end.to_le_bytes());
-        entry[4..].copy_from_slice(&time.0.to_le_bytes());
+        entry[4..].copy_from_slice(&after.to_le_bytes());
         let entry_at = self.buffer.capacity as usize - (self.units as usize + 1) * ENTRY_BYTES;
         // SAFETY: both ranges lie inside the buffer and do not meet (`fits`). Every existing span ends at
         // or below `self.end` and holds at most `self.units` entries, so nobody can read these bytes, and
@@ -150,8 +153,8 @@ impl Span {
     ///
     /// # Panics
     /// If the span does not cover that unit.
-    pub fn unit_time(&self, unit: u32) -> Tick {
-        Tick(self.entry(unit).1)
+    pub fn unit_time(&self, unit: u32) -> UnixTime {
+        UnixTime(self.buffer.made.0 + u64::from(self.entry(unit).1))
     }
 
     /// Units that the span covers.
@@ -183,22 +186,22 @@ mod tests {
     use proptest::prelude::*;
 
     fn writer(capacity: u32) -> Writer {
-        Writer::new(capacity, Gauge::new(1 << 20).charge(capacity as usize).unwrap())
+        Writer::new(capacity, UnixTime(5), Gauge::new(1 << 20).charge(capacity as usize).unwrap())
     }
 
     #[test]
     fn a_span_sees_what_was_written_before_it_and_nothing_after() {
         let mut writer = writer(64);
-        writer.append(b"hello", Tick(7));
+        writer.append(b"hello", UnixTime(12));
         let first = writer.span();
         // Held while the writer goes on: Miri says if the append touches it.
         let bytes = first.bytes();
-        writer.append(b", world", Tick(9));
+        writer.append(b", world", UnixTime(14));
         let second = writer.span();
         assert_eq!(bytes, b"hello");
         assert_eq!(second.bytes(), b"hello, world");
         assert_eq!((second.unit_end(0), second.unit_end(1)), (5, 12));
-        assert_eq!((second.unit_time(0), second.unit_time(1)), (Tick(7), Tick(9)));
+        assert_eq!((second.unit_time(0), second.unit_time(1)), (UnixTime(12), UnixTime(14)));
         assert_eq!(first.bytes().as_ptr(), second.bytes().as_ptr(), "no copy");
     }
 
@@ -206,9 +209,9 @@ mod tests {
     fn the_index_takes_its_room() {
         let mut writer = writer(32);
         assert!(writer.fits(24) && !writer.fits(25));
-        writer.append(&[1; 8], Tick(0));
+        writer.append(&[1; 8], UnixTime(5));
         assert!(writer.fits(8) && !writer.fits(9));
-        writer.append(&[2; 8], Tick(0));
+        writer.append(&[2; 8], UnixTime(5));
         assert!(!writer.fits(1));
     }
 
@@ -216,17 +219,17 @@ mod tests {
     #[should_panic(expected = "unit 1 of 1")]
     fn a_span_cannot_name_a_unit_that_came_later() {
         let mut writer = writer(64);
-        writer.append(b"a", Tick(0));
+        writer.append(b"a", UnixTime(5));
         let span = writer.span();
-        writer.append(b"b", Tick(0));
+        writer.append(b"b", UnixTime(5));
         span.unit_end(1);
     }
 
     #[test]
     fn memory_is_given_back_with_the_last_reference() {
         let gauge = Gauge::new(64);
-        let mut writer = Writer::new(64, gauge.charge(64).unwrap());
-        writer.append(b"x", Tick(0));
+        let mut writer = Writer::new(64, UnixTime(0), gauge.charge(64).unwrap());
+        writer.append(b"x", UnixTime(5));
         let span = writer.span();
         drop(writer);
         assert_eq!(gauge.used(), 64);
@@ -254,7 +257,7 @@ mod tests {
                         for span in &spans {
                             assert_eq!(span.bytes(), &expected[..span.bytes().len()]);
                             assert_eq!(span.unit_end(span.units() - 1) as usize, span.bytes().len());
-                            assert_eq!(span.unit_time(0), Tick(1));
+                            assert_eq!(span.unit_time(0), UnixTime(6));
                         }
                     }
                     seen
@@ -267,7 +270,7 @@ mod tests {
         for len in [1, 2, 3, 5, 8, 13, 21] {
             let unit: Vec<u8> = (next..next + len).collect();
             next += len;
-            writer.append(&unit, Tick(len.into()));
+            writer.append(&unit, UnixTime(5 + u64::from(len)));
             readers.iter().for_each(|(sender, _)| sender.send(writer.span()).unwrap());
         }
         drop(writer);
@@ -289,7 +292,7 @@ mod tests {
                 let fits = bytes.len() + unit.len() + (ends.len() + 1) * 8 <= 512;
                 prop_assert_eq!(writer.fits(unit.len()), fits);
                 if !fits { continue; }
-                writer.append(unit, Tick(0));
+                writer.append(unit, UnixTime(5));
                 bytes.extend_from_slice(unit);
                 ends.push(bytes.len());
             }

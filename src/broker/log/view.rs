@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::extent::Extent;
-use crate::broker::ids::{Mark, Position};
+use crate::broker::ids::{Mark, Offset, Position, UnixTime};
 
 /// Where a position lies among the units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +78,38 @@ impl View {
         }
     }
 
+    /// The place behind the message `offset`, if what follows it is held.
+    pub fn behind(&self, offset: Offset) -> Option<Mark> {
+        if offset == self.head.offset {
+            return Some(self.head);
+        }
+        let at = self.extents.partition_point(|extent| extent.end().offset <= offset);
+        self.extents
+            .get(at)
+            .filter(|extent| extent.start().offset <= offset)
+            .map(|extent| extent.behind(offset))
+    }
+
+    /// The place before the first unit that was appended at `time` or later: the head, if none was.
+    pub fn not_before(&self, time: UnixTime) -> Mark {
+        let at = self.extents.partition_point(|extent| extent.newest_time() < time);
+        self.extents.get(at).map_or(self.head, |extent| extent.not_before(time))
+    }
+
+    /// The units from `from`, a place between two of them, up to the head: each with its number and time.
+    pub fn units(&self, from: Mark) -> impl Iterator<Item = (Offset, UnixTime, &[u8])> {
+        let first = self.index_of(from.position);
+        self.extents.range(first..).flat_map(move |extent| {
+            let from = if extent.start().offset < from.offset { from } else { extent.start() };
+            extent.units(from)
+        })
+    }
+
+    /// The place before the first unit that is held.
+    pub fn first(&self) -> Mark {
+        self.extents.front().map_or(self.head, Extent::start)
+    }
+
     /// Where the newest unit begins; `None` if it is not held.
     pub fn newest(&self) -> Option<Mark> {
         let last = self.extents.back()?;
@@ -96,6 +128,13 @@ impl View {
     /// Lets go of the extents that end at or before `position`.
     pub fn trim(&mut self, position: Position) {
         while self.extents.front().is_some_and(|extent| extent.end().position <= position) {
+            self.extents.pop_front();
+        }
+    }
+
+    /// Lets go of the oldest extents, as long as nothing of them is needed.
+    pub fn trim_while(&mut self, mut is_over: impl FnMut(&Extent) -> bool) {
+        while self.extents.front().is_some_and(&mut is_over) {
             self.extents.pop_front();
         }
     }
@@ -133,7 +172,7 @@ fn offset_in(extent: &Extent, position: Position) -> usize {
 mod tests {
     use super::*;
     use crate::broker::{
-        ids::{Offset, Tick},
+        ids::Tick,
         limits::Gauge,
         log::{LARGE_BYTES, Log, LogFull, Unit},
     };
@@ -157,7 +196,7 @@ mod tests {
             let unit = bytes_at(total, size);
             total += size;
             ends.push(total as u64);
-            log.append(&Unit::Owned(Bytes::from(unit)), Tick(0), gauge).unwrap();
+            log.append(&Unit::Owned(Bytes::from(unit)), Tick(0), UnixTime(0), gauge).unwrap();
             if posts.contains(&i) || i + 1 == sizes.len() {
                 view.apply(log.head(), log.extents_after(sent));
                 sent = log.head().position;
@@ -211,7 +250,7 @@ mod tests {
         let message = Bytes::from(vec![7; LARGE_BYTES]);
         let address = message.as_ptr();
         let mut log = Log::default();
-        log.append(&Unit::Owned(message), Tick(0), &gauge).unwrap();
+        log.append(&Unit::Owned(message), Tick(0), UnixTime(0), &gauge).unwrap();
         let mut view = View::new(Mark::START);
         view.apply(log.head(), log.extents_after(Position::START));
         assert_eq!(view.first_run(Position::START).as_ptr(), address);
@@ -221,14 +260,17 @@ mod tests {
     fn the_bound_on_all_logs_refuses_and_changes_nothing() {
         let gauge = Gauge::new(1024);
         let mut log = Log::default();
-        log.append(&Unit::Borrowed(&[1; 900]), Tick(0), &gauge).unwrap();
+        log.append(&Unit::Borrowed(&[1; 900]), Tick(0), UnixTime(0), &gauge).unwrap();
         let head = log.head();
-        assert_eq!(log.append(&Unit::Borrowed(&[1; 900]), Tick(0), &gauge), Err(LogFull));
-        assert_eq!(log.append(&Unit::Borrowed(&[1; LARGE_BYTES]), Tick(0), &gauge), Err(LogFull));
+        assert_eq!(log.append(&Unit::Borrowed(&[1; 900]), Tick(0), UnixTime(0), &gauge), Err(LogFull));
+        assert_eq!(
+            log.append(&Unit::Borrowed(&[1; LARGE_BYTES]), Tick(0), UnixTime(0), &gauge),
+            Err(LogFull)
+        );
         assert_eq!(log.head(), head);
         log.release();
         assert_eq!(gauge.used(), 0);
-        log.append(&Unit::Borrowed(&[1; 900]), Tick(0), &gauge).unwrap();
+        log.append(&Unit::Borrowed(&[1; 900]), Tick(0), UnixTime(0), &gauge).unwrap();
     }
 
     #[test]
@@ -252,10 +294,10 @@ mod tests {
         log.pass();
         assert_eq!((log.head().offset, log.is_live(), gauge.used()), (Offset(1), false, 0));
         let mut view = View::new(log.head());
-        log.append(&Unit::Borrowed(b"ab"), Tick(0), &gauge).unwrap();
+        log.append(&Unit::Borrowed(b"ab"), Tick(0), UnixTime(0), &gauge).unwrap();
         view.apply(log.head(), log.extents_after(view.head().position));
         log.pass();
-        log.append(&Unit::Borrowed(b"cd"), Tick(0), &gauge).unwrap();
+        log.append(&Unit::Borrowed(b"cd"), Tick(0), UnixTime(0), &gauge).unwrap();
         view.apply(log.head(), log.extents_after(view.head().position));
         assert_eq!(view.place(Position(Position::START.0 + 3)).unit_start.offset, Offset(3));
         assert_eq!(view.head().offset, Offset(4));
@@ -288,7 +330,8 @@ mod tests {
             .collect();
         let (mut log, mut total, mut sent) = (Log::default(), 0, Position::START);
         for size in [5, 300, 700, 90, LARGE_BYTES, 40, 2000, 8, 3000, 1] {
-            log.append(&Unit::Owned(Bytes::from(bytes_at(total, size))), Tick(0), &gauge).unwrap();
+            log.append(&Unit::Owned(Bytes::from(bytes_at(total, size))), Tick(0), UnixTime(0), &gauge)
+                .unwrap();
             total += size;
             for (sender, _) in &workers {
                 sender.send((log.head(), log.extents_after(sent).collect())).unwrap();

@@ -9,8 +9,8 @@ use super::{
     segment::Writer,
 };
 use crate::broker::{
-    ids::{Mark, Offset, Position, Tick},
-    limits::Gauge,
+    ids::{Mark, Offset, Position, Tick, UnixTime},
+    limits::{Charge, Gauge},
 };
 
 /// From this many bytes on a unit is a segment of its own and is not copied. Below, a copy costs less than
@@ -57,6 +57,8 @@ pub struct LogFull;
 struct Live {
     open: Option<Open>,
     sealed: Vec<Extent>,
+    /// Room for a large message of so many bytes that was not appended yet.
+    reserved: Option<(usize, Charge)>,
     /// Index into [`SEGMENT_BYTES`].
     class: usize,
 }
@@ -92,6 +94,11 @@ impl Default for Log {
 }
 
 impl Log {
+    /// A log that begins behind the message `last` of its topic.
+    pub fn behind(last: Offset) -> Log {
+        Log { head: Mark { offset: last, ..Mark::START }, live: None }
+    }
+
     /// The place after the last message.
     pub fn head(&self) -> Mark {
         self.head
@@ -108,11 +115,53 @@ impl Log {
     ///
     /// # Errors
     /// [`LogFull`] where a new segment would pass the bound on all logs.
-    pub fn append(&mut self, unit: &Unit<'_>, now: Tick, gauge: &Arc<Gauge>) -> Result<(), LogFull> {
-        let len = unit.bytes().len();
+    pub fn append(
+        &mut self,
+        unit: &Unit<'_>,
+        now: Tick,
+        time: UnixTime,
+        gauge: &Arc<Gauge>,
+    ) -> Result<(), LogFull> {
+        self.reserve(unit.bytes().len(), now, time, gauge)?;
+        self.write(unit, time);
+        Ok(())
+    }
+
+    /// Makes room for one message of `len` bytes, to be [written](Log::write) next. What is reserved and not used stays for
+    /// a later one.
+    ///
+    /// # Errors
+    /// [`LogFull`] where a new segment would pass the bound on all logs.
+    pub fn reserve(
+        &mut self,
+        len: usize,
+        now: Tick,
+        time: UnixTime,
+        gauge: &Arc<Gauge>,
+    ) -> Result<(), LogFull> {
         let live = self.live.get_or_insert_default();
         if len >= LARGE_BYTES {
-            let charge = gauge.charge(len).ok_or(LogFull)?;
+            if live.reserved.as_ref().is_none_or(|(bytes, _)| *bytes != len) {
+                live.reserved = None;
+                live.reserved = Some((len, gauge.charge(len).ok_or(LogFull)?));
+            }
+            return Ok(());
+        }
+        match &live.open {
+            Some(open) if open.writer.fits(len) => Ok(()),
+            _ => live.open_segment(len, self.head, now, time, gauge),
+        }
+    }
+
+    /// Appends one message whose room was [reserved](Log::reserve).
+    ///
+    /// # Panics
+    /// If it was not.
+    pub fn write(&mut self, unit: &Unit<'_>, time: UnixTime) {
+        let len = unit.bytes().len();
+        let live = self.live.as_mut().expect("room was reserved");
+        if len >= LARGE_BYTES {
+            let (_, charge) = live.reserved.take().expect("room was reserved");
             if let Some(open) = &mut live.open {
                 live.sealed.extend(open.extent());
                 (open.start, open.unit) = (open.writer.end(), open.writer.units());
@@ -121,22 +170,17 @@ impl Log {
                 Unit::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
                 Unit::Owned(bytes) => bytes.clone(),
             };
-            let large = Large { bytes, _charge: charge };
+            let large = Large { bytes, time, _charge: charge };
             live.sealed.push(Extent { at: self.head, store: Store::Message(Arc::new(large)) });
         } else {
-            match &mut live.open {
-                Some(open) if open.writer.fits(len) => {
-                    if open.writer.end() == open.start {
-                        open.at = self.head;
-                    }
-                    open.writer.append(unit.bytes(), now);
-                }
-                _ => live.append_in_new_segment(unit.bytes(), self.head, now, gauge)?,
+            let open = live.open.as_mut().expect("room was reserved");
+            if open.writer.end() == open.start {
+                open.at = self.head;
             }
+            open.writer.append(unit.bytes(), time);
         }
         self.head =
             Mark { position: self.head.position.advanced(len), offset: Offset(self.head.offset.0 + 1) };
-        Ok(())
     }
 
     /// What lies behind `sent`, oldest first. The last extent may begin before `sent`: it is then a longer
@@ -174,11 +218,13 @@ impl Log {
 }
 
 impl Live {
-    fn append_in_new_segment(
+    /// Goes on in a new segment, which has room for a unit of `len` bytes.
+    fn open_segment(
         &mut self,
-        unit: &[u8],
+        len: usize,
         at: Mark,
         now: Tick,
+        time: UnixTime,
         gauge: &Arc<Gauge>,
     ) -> Result<(), LogFull> {
         if let Some(full) = &self.open
@@ -186,7 +232,7 @@ impl Live {
         {
             self.class = (self.class + 1).min(SEGMENT_BYTES.len() - 1);
         }
-        let enough = |bytes: u32| bytes as usize >= unit.len() + size_of::<u64>();
+        let enough = |bytes: u32| bytes as usize >= len + size_of::<u64>();
         let smallest = SEGMENT_BYTES.iter().position(|&bytes| enough(bytes));
         let class = self.class.max(smallest.expect("a unit below LARGE_BYTES fits the largest segment"));
         let capacity = SEGMENT_BYTES[class];
@@ -194,8 +240,7 @@ impl Live {
         if let Some(full) = self.open.take() {
             self.sealed.extend(full.extent());
         }
-        let mut writer = Writer::new(capacity, charge);
-        writer.append(unit, now);
+        let writer = Writer::new(capacity, time, charge);
         self.open = Some(Open { writer, start: 0, unit: 0, at, opened: now });
         Ok(())
     }

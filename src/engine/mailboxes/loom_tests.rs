@@ -9,13 +9,13 @@
 //! only as far as threads have seen them, so a swap that changed nothing could hide another's newer store,
 //! which no machine does; the flag is taken down by an exchange that then writes nothing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use loom::{model::Builder, sync::Notify, thread};
 
 use super::*;
 use crate::broker::{
-    home::Head,
+    home::{Delivery, Head},
     ids::{ConnectionId, Epoch, Key, Mark, Offset, Position},
     log::Unit,
     name::TopicName,
@@ -38,7 +38,7 @@ impl World {
             let bell = Arc::clone(bell);
             Arc::new(move || bell.notify()) as Wake
         };
-        Arc::new(World { post: Post::new(bells.iter().map(wake).collect()), bells })
+        Arc::new(World { post: Post::new(bells.iter().map(wake).collect(), 2), bells })
     }
 
     /// What a worker does between two turns: it sleeps, if it may, until it is woken.
@@ -65,12 +65,25 @@ impl World {
             assert!(mailbox.batch.lock().unwrap().is_empty());
             assert!(!mailbox.full.load(Ordering::Relaxed));
         }
+        assert!(self.post.letterboxes.iter().all(|letterbox| !letterbox.is_full()));
+    }
+
+    /// Takes what was asked from outside, gives the credits back, and adds it to `got`.
+    fn take_orders(&self, me: WorkerId, got: &mut Vec<u8>) {
+        let (mut orders, mut account) = (VecDeque::new(), Account::default());
+        self.post.take_orders(me, &mut orders);
+        for order in orders {
+            account.give_back(order.cost());
+            let Order::Broadcast { frame } = order else { panic!("only broadcasts are posted here") };
+            got.extend(frame);
+        }
+        self.post.settle(me, &mut account, Patience::Now);
     }
 }
 
 fn write(mail: &mut Batch<()>, number: u8) {
     let sender = ConnectionId { worker: A, generation: 0, slot: 0 };
-    mail.publish(TopicName::parse("t").unwrap(), Unit::Borrowed(&[number]), None, sender);
+    mail.publish(TopicName::parse("t").unwrap(), Unit::Borrowed(&[number]), Delivery::default(), sender);
 }
 
 fn letter(number: u8) -> Batch<()> {
@@ -153,6 +166,103 @@ fn two_senders_to_one_sleeper() {
     });
 }
 
+/// An order with a number, and the time until which a thread waits for room.
+fn order(number: u8) -> (Order, Option<Instant>) {
+    let frame = bytes::Bytes::copy_from_slice(&[number]);
+    (Order::Broadcast { frame }, Some(Instant::now() + Duration::from_secs(3600)))
+}
+
+/// Threads outside share one letterbox; each one's orders come once and in order.
+#[test]
+fn two_from_outside_and_a_sleeper() {
+    check(Some(2), || {
+        let world = World::new(1);
+        let outside = [[1, 2], [11, 12]].map(|numbers| {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                for (order, until) in numbers.map(order) {
+                    assert_eq!(world.post.order(A, &order, until), Ok(()));
+                }
+            })
+        });
+        let mut got = Vec::new();
+        while got.len() < 4 {
+            world.rest(A);
+            world.take_orders(A, &mut got);
+        }
+        outside.into_iter().for_each(|thread| thread.join().unwrap());
+        let (ones, tens): (Vec<_>, Vec<_>) = got.into_iter().partition(|number| *number < 10);
+        assert_eq!((ones, tens), (vec![1, 2], vec![11, 12]));
+        world.assert_empty();
+    });
+}
+
+/// Who waits for room is woken for it: there is room for two orders, and the third waits.
+#[test]
+fn who_waits_for_room_gets_it() {
+    check(Some(3), || {
+        let world = World::new(1);
+        let outside = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                for (order, until) in [1, 2, 3].map(order) {
+                    assert_eq!(world.post.order(A, &order, until), Ok(()));
+                }
+            })
+        };
+        let mut got = Vec::new();
+        while got.len() < 3 {
+            world.rest(A);
+            world.take_orders(A, &mut got);
+        }
+        outside.join().unwrap();
+        assert_eq!(got, [1, 2, 3]);
+        world.assert_empty();
+    });
+}
+
+/// Broadcasts meet: all workers get them in one order.
+#[test]
+fn broadcasts_have_one_order_everywhere() {
+    check(None, || {
+        let world = World::new(2);
+        let broadcast = |world: &World, number: u8| {
+            let (order, until) = order(number);
+            assert_eq!(world.post.order_all(&order, until), Ok(()));
+        };
+        let other = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || broadcast(&world, 1))
+        };
+        broadcast(&world, 2);
+        other.join().unwrap();
+        let [of_a, of_b] = [A, B].map(|worker| {
+            let mut got = Vec::new();
+            world.take_orders(worker, &mut got);
+            got
+        });
+        assert_eq!((of_a.len(), &of_a), (2, &of_b));
+        world.assert_empty();
+    });
+}
+
+/// Who waits for room at a worker that ends is told.
+#[test]
+fn the_end_of_a_worker_releases_who_waits() {
+    check(Some(3), || {
+        let world = World::new(1);
+        let outside = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                [1, 2, 3].map(order).map(|(order, until)| world.post.order(A, &order, until))
+            })
+        };
+        world.post.end(A);
+        assert_eq!(outside.join().unwrap()[2], Err(NotPosted::Ended));
+        world.assert_empty();
+    });
+}
+
 /// A sender that finds the mailbox locked keeps its mail, and its next letters go behind it.
 #[test]
 fn mail_that_met_a_locked_mailbox_comes_once_and_in_order() {
@@ -192,6 +302,7 @@ fn the_newest_head_arrives_last() {
             lane: key,
             topic: key,
             epoch: Epoch(1),
+            from: Mark::START,
             head: Mark { position: Position::START, offset: Offset(offset) },
             extents: smallvec::SmallVec::new(),
             excepts: Vec::new(),

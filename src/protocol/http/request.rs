@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::Refusal;
+use super::{Framing, Refusal};
 
 /// What a request head may measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,8 @@ pub struct Request {
     /// The version on the request line.
     pub version: Version,
     headers: Vec<(String, String)>,
-    content_length: Option<u64>,
+    framing: Framing,
+    expects_continue: bool,
 }
 
 impl Request {
@@ -128,19 +129,27 @@ impl Request {
         }
     }
 
-    /// The length of the body, if it is declared.
-    pub fn content_length(&self) -> Option<u64> {
-        self.content_length
+    /// How the request says where its body ends.
+    pub fn framing(&self) -> Framing {
+        self.framing
     }
 
-    /// The body comes in chunks or another transfer coding, so its length is not known.
-    pub fn has_transfer_encoding(&self) -> bool {
-        self.header("transfer-encoding").is_some()
+    /// The length of the body, if it is declared.
+    pub fn content_length(&self) -> Option<u64> {
+        match self.framing {
+            Framing::Length(length) => Some(length),
+            Framing::None | Framing::Chunked => None,
+        }
     }
 
     /// A body follows the head (RFC 9112 §6).
     pub fn has_body(&self) -> bool {
-        self.content_length.is_some_and(|len| len > 0) || self.has_transfer_encoding()
+        !matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+
+    /// The client may wait for `100 Continue` before it sends the body (RFC 9110 §10.1.1).
+    pub fn expects_continue(&self) -> bool {
+        self.expects_continue
     }
 }
 
@@ -148,7 +157,8 @@ impl Request {
 ///
 /// `None`: more bytes are needed, fewer than `head_bytes_max` in all. Refused are: what is not HTTP/1.x, as soon as
 /// it shows (400); obs-fold, whitespace before a colon, more than one Host or none in HTTP/1.1, a Host that names
-/// several, contradicting lengths (400; RFC 9112 §3.2, §5.1, §5.2, §6.3); a head over a limit (431).
+/// several, contradicting lengths (400; RFC 9112 §3.2, §5.1, §5.2, §6.3); a transfer coding that is not chunked (501);
+/// an expectation that is not `100-continue` (417); a head over a limit (431).
 ///
 /// Of a target in absolute form the host counts, and replaces the Host header's value (RFC 9112 §3.2.2).
 pub fn parse_request(bytes: &[u8], limits: &HeadLimits) -> Result<Option<(Request, usize)>, Refusal> {
@@ -193,7 +203,8 @@ pub fn parse_request(bytes: &[u8], limits: &HeadLimits) -> Result<Option<(Reques
         query: query.map(str::to_owned),
         version: if head.version == Some(0) { Version::Http10 } else { Version::Http11 },
         headers,
-        content_length: None,
+        framing: Framing::None,
+        expects_continue: false,
     };
     check_host(&request)?;
     if let Some(authority) = authority {
@@ -201,7 +212,8 @@ pub fn parse_request(bytes: &[u8], limits: &HeadLimits) -> Result<Option<(Reques
         request.headers.push(("Host".to_owned(), authority.to_owned()));
     }
     check_host_value(&request)?;
-    request.content_length = content_length(&request)?;
+    request.framing = framing(&request)?;
+    request.expects_continue = expects_continue(&request)?;
     Ok(Some((request, consumed)))
 }
 
@@ -306,7 +318,53 @@ fn check_host_value(request: &Request) -> Result<(), Refusal> {
     }
 }
 
-/// RFC 9112 §6.3: one length, however often it is said, and none beside a transfer coding.
+/// RFC 9112 §6.3: where the body ends. A length beside a transfer coding is how requests are smuggled past a proxy.
+fn framing(request: &Request) -> Result<Framing, Refusal> {
+    match (content_length(request)?, request.header("transfer-encoding").is_some()) {
+        (None, false) => Ok(Framing::None),
+        (Some(length), false) => Ok(Framing::Length(length)),
+        (None, true) => check_transfer_codings(request).map(|()| Framing::Chunked),
+        (Some(_), true) => Err(Refusal::bad_request(
+            "content_length",
+            "the request has both Content-Length and Transfer-Encoding: send only one",
+        )),
+    }
+}
+
+/// RFC 9112 §6.1: chunked, once, and only from a client that knows it.
+fn check_transfer_codings(request: &Request) -> Result<(), Refusal> {
+    if request.list("transfer-encoding").any(|coding| !coding.eq_ignore_ascii_case("chunked")) {
+        return Err(Refusal::new(
+            501,
+            "transfer_coding",
+            "the only transfer coding that is understood here is chunked",
+        ));
+    }
+    if request.list("transfer-encoding").count() != 1 || request.version == Version::Http10 {
+        return Err(Refusal::bad_request(
+            "transfer_encoding",
+            "Transfer-Encoding must say chunked, once, and in HTTP/1.1: or send Content-Length",
+        ));
+    }
+    Ok(())
+}
+
+/// RFC 9110 §10.1.1: what an HTTP/1.0 client expects is ignored.
+fn expects_continue(request: &Request) -> Result<bool, Refusal> {
+    if request.version == Version::Http10 {
+        return Ok(false);
+    }
+    if request.list("expect").any(|expectation| !expectation.eq_ignore_ascii_case("100-continue")) {
+        return Err(Refusal::new(
+            417,
+            "expectation",
+            "the only expectation that can be met here is 100-continue",
+        ));
+    }
+    Ok(request.list("expect").next().is_some())
+}
+
+/// One length, however often it is said.
 fn content_length(request: &Request) -> Result<Option<u64>, Refusal> {
     let mut length = None;
     for member in request.headers("content-length").flat_map(|value| value.split(',')) {
@@ -323,12 +381,6 @@ fn content_length(request: &Request) -> Result<Option<u64>, Refusal> {
             ));
         }
         length = Some(parsed);
-    }
-    if length.is_some() && request.has_transfer_encoding() {
-        return Err(Refusal::bad_request(
-            "content_length",
-            "the request has both Content-Length and Transfer-Encoding: send only one",
-        ));
     }
     Ok(length)
 }

@@ -7,6 +7,9 @@ use bytes::Bytes;
 
 use super::Version;
 
+/// What a client that waits with its body is told once its head was accepted (RFC 9110 §15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// A request that is not served: what the client gets, and what the metric counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -214,6 +217,7 @@ fn phrase(status: u16) -> &'static str {
         411 => "Length Required",
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",
         429 => "Too Many Requests",

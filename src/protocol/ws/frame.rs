@@ -173,6 +173,27 @@ pub fn write_header_before(buffer: &mut [u8], payload_start: usize, opcode: OpCo
     frame_start
 }
 
+/// The opcode and the payload of a whole frame that the server wrote; `None` if it is none.
+///
+/// Payloads are kept as such frames: here they are had back.
+pub fn parse_server_frame(frame: &[u8]) -> Option<(OpCode, &[u8])> {
+    let (&first, rest) = frame.split_first()?;
+    let opcode = OpCode::from_bits(first ^ FIN)?;
+    let (&short_len, rest) = rest.split_first()?;
+    let (payload_len, payload) = match short_len {
+        LENGTH_16 => {
+            let (extended, rest) = rest.split_first_chunk()?;
+            (u64::from(u16::from_be_bytes(*extended)), rest)
+        }
+        LENGTH_64 => {
+            let (extended, rest) = rest.split_first_chunk()?;
+            (u64::from_be_bytes(*extended), rest)
+        }
+        short => (u64::from(short), rest),
+    };
+    (payload.len() as u64 == payload_len).then_some((opcode, payload))
+}
+
 /// A finished close, ping or pong frame of the server: 2 to 127 bytes, held inline.
 #[derive(Clone, Copy, Debug)]
 pub struct ControlFrame {
@@ -358,6 +379,10 @@ mod tests {
             assert_eq!(server_header_len(payload_len), header.len());
             let mut buffer = vec![0xEE; 14 + payload_len];
             let start = write_header_before(&mut buffer, 14, OpCode::Binary);
+            let payload = &buffer[14..];
+            assert_eq!(parse_server_frame(&buffer[start..]), Some((OpCode::Binary, payload)));
+            assert_eq!(parse_server_frame(&buffer[start..buffer.len() - 1]), None);
+            assert_eq!(parse_server_frame(&[&buffer[start..], b"x"].concat()), None);
             assert_eq!(start, 14 - header.len());
             assert_eq!(&buffer[start..14], header);
             assert!(buffer[..start].iter().chain(&buffer[14..]).all(|&byte| byte == 0xEE));

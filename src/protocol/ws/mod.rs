@@ -21,7 +21,7 @@ pub use close::{CloseCode, CloseFrame, close_frame, parse_close};
 pub use error::ProtocolError;
 pub use frame::{
     CONTROL_PAYLOAD_MAX, ControlFrame, FrameHeader, HEADER_ROOM, OpCode, control_frame, parse_header,
-    server_header_len, write_header_before,
+    parse_server_frame, server_header_len, write_header_before,
 };
 pub use handshake::{
     Upgrade, accept_key, check_upgrade, is_upgrade, select_subprotocol, switching_protocols,

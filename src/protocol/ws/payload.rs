@@ -19,7 +19,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kind of message that a frame begins; `None` if it begins none.
-    pub(super) fn of(opcode: OpCode) -> Option<Self> {
+    pub fn of(opcode: OpCode) -> Option<Self> {
         match opcode {
             OpCode::Text => Some(Self::Text),
             OpCode::Binary => Some(Self::Binary),
@@ -27,7 +27,8 @@ impl Kind {
         }
     }
 
-    fn opcode(self) -> OpCode {
+    /// The opcode of a frame that is one such message.
+    pub fn opcode(self) -> OpCode {
         match self {
             Self::Text => OpCode::Text,
             Self::Binary => OpCode::Binary,

@@ -1,0 +1,1 @@
+../src/session/client.js

@@ -1,0 +1,272 @@
+//! What a topic keeps of its past, and what a subscriber that comes back gets of it.
+//!
+//! The history is the canonical log's own segments, held for longer than the window needs. Replays in other encodings are
+//! made from it in [`Chunk`]s, which all who come back share: after a cut most ask for the same.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::broker::{
+    encoding::{Encoder, Encoding, Stamp},
+    ids::{Epoch, Mark, Offset, UnixTime},
+    limits::{Charge, Gauge},
+    log::{Log, LogFull, View},
+    name::TopicName,
+    rules::History as Retention,
+};
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// At the head: nothing of the past is wanted.
+    Head,
+    /// Behind the message that the subscriber has seen last.
+    Behind {
+        /// The topic's life that the offset belongs to.
+        epoch: Epoch,
+        /// The message.
+        offset: Offset,
+        /// Where not all that came after it is kept: so many of the newest messages.
+        or_newest: u64,
+    },
+    /// With the newest messages, as many as these.
+    Newest(u64),
+}
+
+/// A run of units in another encoding.
+struct Chunk {
+    /// The message before its first.
+    behind: Offset,
+    bytes: Bytes,
+    /// Where each unit ends.
+    ends: Vec<u32>,
+}
+
+/// A chunk's memory. It counts against the bound on all logs as long as anybody has a reference to it.
+struct Made {
+    bytes: Vec<u8>,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Made {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Chunk {
+    fn newest(&self) -> Offset {
+        Offset(self.behind.0 + self.ends.len() as u64)
+    }
+
+    /// Its units behind a message.
+    fn behind(&self, offset: Offset) -> Bytes {
+        let units = usize::try_from(offset.since(self.behind)).unwrap_or(usize::MAX).min(self.ends.len());
+        let start = units.checked_sub(1).map_or(0, |last| self.ends[last] as usize);
+        self.bytes.slice(start..)
+    }
+}
+
+/// The past in one other encoding, as far as somebody has asked for it: chunks without a gap between them.
+struct Replays {
+    encoding: Encoding,
+    chunks: VecDeque<Chunk>,
+    used: UnixTime,
+}
+
+/// Chunks that nobody has asked for so long are let go of.
+const UNUSED_MS: u64 = 10_000;
+
+/// A chunk ends with the unit that reaches this: a client that waits for a little keeps no more than a chunk alive.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A topic's history.
+pub(super) struct History {
+    kept: View,
+    retention: Retention,
+    replays: Vec<Replays>,
+}
+
+/// What a chunk is made with.
+pub(super) struct Making<'a> {
+    pub(super) topic: &'a TopicName,
+    pub(super) epoch: Epoch,
+    pub(super) encoder: &'a dyn Encoder,
+    pub(super) gauge: &'a Arc<Gauge>,
+}
+
+impl History {
+    /// Nothing yet; begins behind `head`.
+    pub(super) fn new(head: Mark, retention: Retention) -> History {
+        History { kept: View::new(head), retention, replays: Vec::new() }
+    }
+
+    /// Takes in what was appended since the last time.
+    pub(super) fn note(&mut self, log: &Log, now: UnixTime) {
+        let sent = self.kept.head().position;
+        self.kept.apply(log.head(), log.extents_after(sent));
+        self.expire(now);
+    }
+
+    /// The place before the first message that is still kept.
+    pub(super) fn first(&self, now: UnixTime) -> Mark {
+        let head = self.kept.head();
+        let mut first = self.kept.first();
+        let raise = |first: &mut Mark, to: Mark| {
+            if to.offset > first.offset {
+                *first = to;
+            }
+        };
+        let by_count = Offset(head.offset.0.saturating_sub(self.retention.messages));
+        if let Some(mark) = self.kept.behind(by_count) {
+            raise(&mut first, mark);
+        }
+        if head.position.since(first.position) > self.retention.bytes {
+            let place = self.kept.place(head.position.back(self.retention.bytes));
+            raise(&mut first, place.unit_end.unwrap_or(place.unit_start));
+        }
+        let oldest = UnixTime(now.0.saturating_sub(millis(self.retention.age)));
+        raise(&mut first, self.kept.not_before(oldest));
+        first
+    }
+
+    /// Lets go of segments of which nothing is kept any more.
+    pub(super) fn expire(&mut self, now: UnixTime) {
+        let Retention { messages, age, bytes } = self.retention;
+        let head = self.kept.head();
+        self.kept.trim_while(|oldest| {
+            let end = oldest.end();
+            head.offset.since(end.offset) >= messages
+                || head.position.since(end.position) >= bytes
+                || now.since(oldest.newest_time()) > millis(age)
+        });
+        if self.replays.is_empty() {
+            return;
+        }
+        let first = self.kept.first().offset;
+        self.replays.retain(|replays| now.since(replays.used) < UNUSED_MS);
+        for replays in &mut self.replays {
+            while replays.chunks.front().is_some_and(|chunk| chunk.newest() <= first) {
+                replays.chunks.pop_front();
+            }
+        }
+    }
+
+    /// Lets go of its oldest segment: memory is short. False if there is none.
+    pub(super) fn shrink(&mut self) -> bool {
+        self.replays.clear();
+        let end = self.kept.first_end();
+        let held = self.kept.holds_segments();
+        self.kept.trim(end);
+        held
+    }
+
+    /// Whether it holds nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.kept.holds_segments()
+    }
+
+    /// The place from which whoever comes back gets all that it has missed. `None`: not all of it is kept.
+    pub(super) fn behind(&self, start: Start, epoch: Epoch, now: UnixTime) -> Option<Mark> {
+        let (first, head) = (self.first(now), self.kept.head());
+        match start {
+            Start::Head => Some(head),
+            Start::Behind { epoch: of, offset, .. } => {
+                let is_kept = of == epoch && first.offset <= offset && offset <= head.offset;
+                self.kept.behind(offset).filter(|_| is_kept)
+            }
+            Start::Newest(messages) => {
+                let offset = Offset(head.offset.0.saturating_sub(messages)).max(first.offset);
+                self.kept.behind(offset)
+            }
+        }
+    }
+
+    /// What a subscriber in some encoding gets from a place on, in runs of whole units.
+    ///
+    /// # Errors
+    /// [`LogFull`] where there is no memory to make it in.
+    pub(super) fn replay(
+        &mut self,
+        encoding: Encoding,
+        from: Mark,
+        making: &Making<'_>,
+        now: UnixTime,
+    ) -> Result<Vec<Bytes>, LogFull> {
+        let head = self.kept.head().offset;
+        if from.offset >= head {
+            return Ok(Vec::new());
+        }
+        let History { kept, replays, .. } = self;
+        let at = match replays.iter().position(|replays| replays.encoding == encoding) {
+            Some(at) => at,
+            None => {
+                replays.push(Replays { encoding, chunks: VecDeque::new(), used: now });
+                replays.len() - 1
+            }
+        };
+        let Replays { chunks, used, .. } = &mut replays[at];
+        *used = now;
+        if chunks.back().is_some_and(|last| last.newest() < from.offset) {
+            chunks.clear();
+        }
+        match (chunks.front().map(|first| first.behind), chunks.back().map(Chunk::newest)) {
+            (Some(oldest), Some(newest)) => {
+                if from.offset < oldest {
+                    let earlier = make_chunks(kept, encoding, from, oldest, making)?;
+                    earlier.into_iter().rev().for_each(|chunk| chunks.push_front(chunk));
+                }
+                if newest < head {
+                    // A short one goes on: many short ones would cost each replay a part of a send.
+                    let last = chunks.back().filter(|last| last.bytes.len() < CHUNK_BYTES / 4);
+                    let short = last.map(|last| last.behind).and_then(|behind| kept.behind(behind));
+                    if short.is_some() {
+                        chunks.pop_back();
+                    }
+                    let from = short.or_else(|| kept.behind(newest)).expect("it is kept");
+                    chunks.extend(make_chunks(kept, encoding, from, head, making)?);
+                }
+            }
+            _ => chunks.extend(make_chunks(kept, encoding, from, head, making)?),
+        }
+        let wanted = chunks.iter().filter(|chunk| chunk.newest() > from.offset);
+        Ok(wanted.map(|chunk| chunk.behind(from.offset)).collect())
+    }
+}
+
+fn millis(age: Duration) -> u64 {
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Encodes the messages from a place on up to a number.
+fn make_chunks(
+    kept: &View,
+    encoding: Encoding,
+    from: Mark,
+    to: Offset,
+    making: &Making<'_>,
+) -> Result<Vec<Chunk>, LogFull> {
+    let (mut chunks, mut behind) = (Vec::new(), from.offset);
+    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    for (offset, time, unit) in kept.units(from).take_while(|(offset, ..)| *offset <= to) {
+        if encoding == Encoding::CANONICAL {
+            bytes.extend_from_slice(unit);
+        } else {
+            let stamp = Stamp { topic: making.topic, epoch: making.epoch, offset, time };
+            making.encoder.encode(encoding, &stamp, unit, &mut bytes);
+        }
+        ends.push(u32::try_from(bytes.len()).map_err(|_| LogFull)?);
+        if bytes.len() >= CHUNK_BYTES || offset == to {
+            bytes.shrink_to_fit();
+            let charge = making.gauge.charge(bytes.len()).ok_or(LogFull)?;
+            let made = Made { bytes: std::mem::take(&mut bytes), _charge: charge };
+            chunks.push(Chunk { behind, bytes: Bytes::from_owner(made), ends: std::mem::take(&mut ends) });
+            behind = offset;
+        }
+    }
+    Ok(chunks)
+}
+
+#[cfg(test)]
+mod tests;

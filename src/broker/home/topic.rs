@@ -1,0 +1,331 @@
+//! One topic at its home: its logs, who reads them, and what waits for room.
+
+use std::{collections::VecDeque, ops::Range};
+
+use bytes::Bytes;
+
+use super::{Delivery, Except, Head, Receipted, Sender, history::History};
+use crate::broker::{
+    encoding::{Encoder, Encoding, Stamp},
+    ids::{ConnectionId, Epoch, Key, Mark, Offset, Tick, UnixTime, WorkerId},
+    limits::{Charge, Gauge, Window},
+    log::{Log, LogFull, Unit},
+    name::TopicName,
+    rules::History as Retention,
+};
+
+/// A worker that has subscriptions to a topic in one encoding.
+pub(super) struct Interest {
+    pub(super) worker: WorkerId,
+    pub(super) lane: Key,
+    pub(super) encoding: Encoding,
+    /// What its swept part surely has.
+    pub(super) floor: Mark,
+    /// Up to where its head was posted.
+    pub(super) sent: Mark,
+    /// In that worker's dirty list.
+    pub(super) dirty: bool,
+    pub(super) excepts: Vec<Except>,
+}
+
+pub(super) struct Held {
+    pub(super) unit: Bytes,
+    pub(super) delivery: Delivery,
+    pub(super) sender: Sender,
+}
+
+/// The topic's log in one encoding.
+pub(super) struct Encoded {
+    encoding: Encoding,
+    pub(super) log: Log,
+    /// The lowest floor of those who read it.
+    floor: Mark,
+    /// Workers that read it.
+    readers: u16,
+}
+
+impl Encoded {
+    fn behind(encoding: Encoding, offset: Offset) -> Encoded {
+        let log = Log::behind(offset);
+        let floor = log.head();
+        Encoded { encoding, log, floor, readers: 0 }
+    }
+
+    fn settle_floor(&mut self, interests: &[Interest]) {
+        let of_it = || interests.iter().filter(|interest| interest.encoding == self.encoding);
+        self.readers = u16::try_from(of_it().count()).expect("workers are a u16");
+        let lowest = of_it().map(|interest| interest.floor).min_by_key(|floor| floor.position);
+        self.floor = lowest.unwrap_or(self.log.head());
+    }
+
+    /// Whether a message of `len` bytes fits the window: one of any size always fits an empty one.
+    fn has_room(&self, len: usize, window: Window) -> bool {
+        let head = self.log.head();
+        let ahead = head.position.since(self.floor.position);
+        let messages = head.offset.since(self.floor.offset);
+        self.readers == 0 || ahead == 0 || (ahead + len as u64 <= window.bytes && messages < window.messages)
+    }
+}
+
+/// See the head of this file.
+pub(super) struct Topic {
+    pub(super) name: TopicName,
+    pub(super) epoch: Epoch,
+    pub(super) canonical: Encoded,
+    /// The logs in other encodings that somebody reads.
+    others: Vec<Encoded>,
+    pub(super) interests: Vec<Interest>,
+    pub(super) history: Option<Box<History>>,
+    #[expect(clippy::box_collection, reason = "a topic that holds nothing back pays 8 bytes, not 32")]
+    pub(super) held: Option<Box<VecDeque<Held>>>,
+    pub(super) active_at: Tick,
+    /// In the list of topics that may have segments.
+    pub(super) listed_live: bool,
+    /// In the list of topics that may vanish.
+    pub(super) listed_idle: bool,
+    /// In the list of topics that wait for log bytes.
+    pub(super) listed_starved: bool,
+    /// In the list of topics whose messages grow old.
+    pub(super) listed_aging: bool,
+    _charge: Charge,
+}
+
+impl Topic {
+    /// A topic whose last message was `last`.
+    pub(super) fn new(
+        name: TopicName,
+        epoch: Epoch,
+        last: Offset,
+        retention: Option<Retention>,
+        now: Tick,
+        charge: Charge,
+    ) -> Topic {
+        let canonical = Encoded::behind(Encoding::CANONICAL, last);
+        let history = retention.map(|retention| Box::new(History::new(canonical.log.head(), retention)));
+        Topic {
+            name,
+            epoch,
+            canonical,
+            others: Vec::new(),
+            interests: Vec::new(),
+            history,
+            held: None,
+            active_at: now,
+            listed_live: false,
+            listed_idle: false,
+            listed_starved: false,
+            listed_aging: false,
+            _charge: charge,
+        }
+    }
+
+    /// The last message's number.
+    pub(super) fn last(&self) -> Offset {
+        self.canonical.log.head().offset
+    }
+
+    /// Whether messages are kept: somebody reads them, or the history does.
+    pub(super) fn keeps(&self) -> bool {
+        !self.interests.is_empty() || self.history.is_some()
+    }
+
+    /// The log in an encoding, if somebody reads it.
+    pub(super) fn encoded(&mut self, encoding: Encoding) -> Option<&mut Encoded> {
+        self.logs().find(|log| log.encoding == encoding)
+    }
+
+    fn logs(&mut self) -> impl Iterator<Item = &mut Encoded> {
+        std::iter::once(&mut self.canonical).chain(&mut self.others)
+    }
+
+    /// Whether nobody reads another encoding than the canonical one.
+    pub(super) fn is_canonical_only(&self) -> bool {
+        self.others.is_empty()
+    }
+
+    /// Whether any log holds memory beyond itself.
+    pub(super) fn is_live(&self) -> bool {
+        self.canonical.log.is_live() || self.others.iter().any(|other| other.log.is_live())
+    }
+
+    /// Lets go of the logs' memory: all was posted, and the history has noted it.
+    pub(super) fn release(&mut self) {
+        self.logs().for_each(|encoded| encoded.log.release());
+    }
+
+    /// Whether a message fits the window of the canonical log.
+    pub(super) fn has_room(&self, len: usize, window: Window) -> bool {
+        self.canonical.has_room(len, window)
+    }
+
+    /// Whether it fits those of the others.
+    pub(super) fn others_have_room(&self, units: &Units, window: Window) -> bool {
+        self.others.iter().zip(units).all(|(other, unit)| other.has_room(unit.len(), window))
+    }
+
+    /// How far the canonical log is ahead of its floor.
+    pub(super) fn ahead(&self) -> (u64, u64) {
+        let Encoded { log, floor, readers, .. } = &self.canonical;
+        let head = log.head();
+        if *readers == 0 {
+            (0, 0)
+        } else {
+            (head.position.since(floor.position), head.offset.since(floor.offset))
+        }
+    }
+
+    /// A worker reads the log in some encoding from now on; gives the head that its view begins at.
+    pub(super) fn join(&mut self, encoding: Encoding, worker: WorkerId, lane: Key) {
+        self.interests.retain(|interest| interest.worker != worker || interest.encoding != encoding);
+        let last = self.last();
+        if self.encoded(encoding).is_none() {
+            self.others.push(Encoded::behind(encoding, last));
+        }
+        let head = self.encoded(encoding).expect("made just now").log.head();
+        self.interests.push(Interest {
+            worker,
+            lane,
+            encoding,
+            floor: head,
+            sent: head,
+            dirty: true,
+            excepts: Vec::new(),
+        });
+        self.settle_floors();
+    }
+
+    /// A worker reads for one of its lanes no more.
+    pub(super) fn leave(&mut self, worker: WorkerId, lane: Key) {
+        self.interests.retain(|interest| interest.worker != worker || interest.lane != lane);
+        self.settle_floors();
+        if self.canonical.readers == 0 && self.history.is_none() {
+            self.canonical.log.release();
+        }
+        self.others.retain(|other| other.readers > 0);
+    }
+
+    /// What `worker` has not been told of the log in an encoding. It counts as told.
+    pub(super) fn head_for(&mut self, key: Key, encoding: Encoding, worker: WorkerId) -> Option<Head> {
+        let Topic { canonical, others, interests, epoch, .. } = self;
+        let mut logs = std::iter::once(canonical).chain(others);
+        let log = &mut logs.find(|log| log.encoding == encoding)?.log;
+        let of_it = |interest: &&mut Interest| interest.encoding == encoding;
+        let interest = interests.iter_mut().filter(of_it).find(|interest| interest.worker == worker)?;
+        let head = log.head();
+        let news = Head {
+            lane: interest.lane,
+            topic: key,
+            epoch: *epoch,
+            from: interest.sent,
+            head,
+            extents: log.extents_after(interest.sent.position).collect(),
+            excepts: std::mem::take(&mut interest.excepts),
+        };
+        interest.sent = head;
+        interest.dirty = false;
+        let sent = interests.iter_mut().filter(of_it).map(|interest| interest.sent.position).min();
+        log.posted(sent.unwrap_or(head.position));
+        Some(news)
+    }
+
+    /// Looks at all floors anew.
+    pub(super) fn settle_floors(&mut self) {
+        self.canonical.settle_floor(&self.interests);
+        self.others.iter_mut().for_each(|other| other.settle_floor(&self.interests));
+    }
+
+    /// Makes the next message's other encodings, one after another; `scratch` is empty before. Gives where each lies.
+    pub(super) fn encode(
+        &self,
+        unit: &[u8],
+        time: UnixTime,
+        encoder: &dyn Encoder,
+        scratch: &mut Vec<u8>,
+    ) -> Units {
+        let stamp = Stamp { topic: &self.name, epoch: self.epoch, offset: Offset(self.last().0 + 1), time };
+        let encode = |other: &Encoded| {
+            let start = scratch.len();
+            encoder.encode(other.encoding, &stamp, unit, scratch);
+            start..scratch.len()
+        };
+        self.others.iter().map(encode).collect()
+    }
+
+    /// Makes room for a message in all logs that keep it, or changes nothing that counts.
+    pub(super) fn reserve(
+        &mut self,
+        len: usize,
+        units: &Units,
+        now: Tick,
+        time: UnixTime,
+        gauge: &std::sync::Arc<Gauge>,
+    ) -> Result<(), LogFull> {
+        if self.canonical.readers > 0 || self.history.is_some() {
+            self.canonical.log.reserve(len, now, time, gauge)?;
+        }
+        for (other, unit) in self.others.iter_mut().zip(units) {
+            other.log.reserve(unit.len(), now, time, gauge)?;
+        }
+        Ok(())
+    }
+
+    /// Appends the message whose room was reserved.
+    pub(super) fn write(&mut self, unit: &Unit<'_>, units: &Units, scratch: &[u8], time: UnixTime) {
+        let Encoded { log, readers, .. } = &mut self.canonical;
+        if *readers > 0 || self.history.is_some() {
+            log.write(unit, time);
+        } else {
+            log.pass();
+        }
+        if let Some(history) = &mut self.history {
+            history.note(log, time);
+            if *readers == 0 {
+                log.posted(log.head().position);
+            }
+        }
+        for (other, unit) in self.others.iter_mut().zip(units) {
+            other.log.write(&Unit::Borrowed(&scratch[unit.clone()]), time);
+        }
+    }
+
+    /// What the publisher of the last message wants to know.
+    pub(super) fn receipted(&self, delivery: Delivery) -> Option<Receipted> {
+        delivery.receipt.map(|receipt| Receipted { receipt, epoch: self.epoch, offset: self.last() })
+    }
+
+    /// Tells the readers of what was written last, `len` bytes in the canonical encoding: each that has something new goes to
+    /// `dirty`, and `exclude` does not get it.
+    pub(super) fn tell(
+        &mut self,
+        exclude: Option<ConnectionId>,
+        len: usize,
+        units: &Units,
+        mut dirty: impl FnMut(WorkerId, Encoding),
+    ) {
+        let Topic { canonical, others, interests, .. } = self;
+        for interest in interests {
+            if !interest.dirty {
+                interest.dirty = true;
+                dirty(interest.worker, interest.encoding);
+            }
+            let Some(connection) = exclude.filter(|connection| connection.worker == interest.worker) else {
+                continue;
+            };
+            let others = others.iter().zip(units.iter().map(ExactSizeIterator::len));
+            let mut logs = std::iter::once((&*canonical, len)).chain(others);
+            let Some((log, len)) = logs.find(|(log, _)| log.encoding == interest.encoding) else { continue };
+            let to = log.log.head().position;
+            let from = to.back(len as u64);
+            match interest.excepts.last_mut() {
+                Some(last) if last.connection == connection && last.to == from => {
+                    last.to = to;
+                    last.messages += 1;
+                }
+                _ => interest.excepts.push(Except { connection, from, to, messages: 1 }),
+            }
+        }
+    }
+}
+
+/// Where the units of a message in the other encodings lie.
+pub(super) type Units = smallvec::SmallVec<[Range<usize>; 4]>;

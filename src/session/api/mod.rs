@@ -1,0 +1,59 @@
+//! The server API, `POST /api/{method}`: what backends ask for, in the shapes of Centrifugo's HTTP API.
+//!
+//! Pure: [`request`] makes a [`Call`] of a body, [`reply`] makes a response of what the call gave, [`keys`] decides who
+//! may call. Nobody here carries a call out: a router hands it to the engine as [`Answer::Call`](super::Answer::Call).
+
+pub mod keys;
+pub mod reply;
+pub mod request;
+
+use std::{borrow::Cow, fmt};
+
+pub use reply::Reply;
+pub use request::{Call, Method, Rejection};
+
+/// What a method refuses: answered with 200 and `{"error":{"code","message"}}`. The codes are Centrifugo's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// Centrifugo's code.
+    pub code: u16,
+    /// What is wrong, for whoever has to repair the caller.
+    pub message: Cow<'static, str>,
+}
+
+impl ApiError {
+    /// 100: the server's own failure.
+    pub const INTERNAL: ApiError = ApiError::of(100, "internal server error");
+    /// 102: there is no such topic, and the method does not make one.
+    pub const UNKNOWN_CHANNEL: ApiError = ApiError::of(102, "unknown channel");
+    /// 104: a command of a batch is of no known method.
+    pub const METHOD_NOT_FOUND: ApiError = ApiError::of(104, "method not found");
+    /// 106: something is over a bound of the server's.
+    pub const LIMIT_EXCEEDED: ApiError = ApiError::of(106, "limit exceeded");
+    /// 108: the server does not do that, or not as it is configured.
+    pub const NOT_AVAILABLE: ApiError = ApiError::of(108, "not available");
+    /// 111: too many at once.
+    pub const TOO_MANY_REQUESTS: ApiError = ApiError::of(111, "too many requests");
+    /// 112: the history does not reach back to the position, or it is of another epoch.
+    pub const UNRECOVERABLE_POSITION: ApiError = ApiError::of(112, "unrecoverable position");
+
+    /// 107: a value is missing, or is none that the method takes.
+    pub fn bad_request(why: impl fmt::Display) -> ApiError {
+        ApiError { code: 107, message: format!("bad request: {why}").into() }
+    }
+
+    const fn of(code: u16, message: &'static str) -> ApiError {
+        ApiError { code, message: Cow::Borrowed(message) }
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+#[cfg(test)]
+mod tests;
