@@ -249,7 +249,7 @@ impl Recoveries {
         }
         let worker = &mut self.workers[number];
         match worker.tick() {
-            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error.to_string()),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error.to_string()),
             _ => worker.audit().map_err(|what| format!("worker {number}: {what}")),
         }
     }
