@@ -15,6 +15,7 @@ mod client;
 mod crowd;
 mod endings;
 mod model;
+mod recovery;
 mod session;
 mod setup;
 mod wire;

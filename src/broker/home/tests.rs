@@ -457,6 +457,7 @@ fn a_topic_that_comes_back_goes_on_with_its_numbers() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of messages, and no pointer")]
 fn histories_give_way_to_publishers() {
     let mut homes = homes_that_keep(Some(1000), 1 << 30, 1000, 10);
     homes.limits.logs = Gauge::new(64 * 1024);

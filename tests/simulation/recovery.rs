@@ -1,0 +1,405 @@
+//! Worlds of clients that come back: cut off at any moment, to any worker, while messages flow and mail is stuck, each
+//! must find what it has missed, once and in order, in both encodings of the same topics.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::ErrorKind,
+    sync::Arc,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use stentor::{
+    broker::{limits::Gauge, pattern::Pattern},
+    config::{Config, TopicRule},
+    engine::{
+        Settings, Shared, Worker,
+        driver::{
+            Driver,
+            sim::{Buffers, Dice, Net, Personality, Sim, SocketId},
+        },
+        stats::Stats,
+    },
+    session::routes::Routes,
+};
+
+use crate::{
+    setup::weather,
+    wire::{self, CLOSE, Found, Parser, TEXT},
+    world::{LARGE, id},
+};
+
+/// Where a reader stands in a topic.
+#[derive(Clone, Default)]
+struct Place {
+    epoch: String,
+    /// The last message that it has got; `None`: it has never been there.
+    last: Option<u64>,
+    subscribed: bool,
+}
+
+struct Reader {
+    socket: SocketId,
+    parser: Parser,
+    is_json: bool,
+    places: BTreeMap<String, Place>,
+    to_send: VecDeque<u8>,
+    /// Returns so far, and messages.
+    returns: u64,
+    messages: u64,
+    is_over: bool,
+}
+
+struct Recoveries {
+    net: Net,
+    dice: Dice,
+    shared: Arc<Shared<SocketId>>,
+    workers: Vec<Worker<Sim>>,
+    paused: Vec<Duration>,
+    jams: Vec<(usize, usize, Duration)>,
+    readers: Vec<Reader>,
+    /// By topic: its publisher, what it has to send, and how many messages it has published.
+    publishers: Vec<(SocketId, VecDeque<u8>, u64)>,
+}
+
+fn topic(number: usize) -> String {
+    format!("kept/{number}")
+}
+
+impl Recoveries {
+    fn new(seed: u64) -> Recoveries {
+        let mut dice = Dice::new(seed);
+        let workers = 1 + dice.below(4);
+        let rule = TopicRule {
+            history: Some(1_000_000),
+            history_bytes: Some(LARGE / 2),
+            ..TopicRule::new(Pattern::parse("kept/*").expect("a pattern"))
+        };
+        let config = Config {
+            workers,
+            topics: vec![rule],
+            lag_bytes_max: [8000, 200_000][dice.below(2)],
+            lag_messages_max: [10, 1000][dice.below(2)],
+            max_message_bytes: 8000,
+            log_bytes_max: LARGE,
+            mail_len_max: [1, 3, 256][dice.below(3)],
+            accepts_per_tick: 1 + dice.below(5),
+            ..Config::default()
+        };
+        let personality = if dice.happens(128) { Personality::Readiness } else { Personality::Completion };
+        let net = Net::new(workers, dice.bits());
+        let drivers: Vec<Sim> = (0..workers).map(|worker| net.driver(worker, personality)).collect();
+        let mut settings = Settings::new(&config, 1000, dice.bits());
+        settings.slice_sends = [1, 2, 5, 64][dice.below(4)];
+        let shared = Arc::new(Shared::new(
+            settings,
+            Arc::new(Routes::new(&config, Box::new(String::new)).expect("the origins are valid")),
+            Arc::new((0..workers).map(|_| Stats::default()).collect()),
+            Gauge::new(config.max_topics),
+            Gauge::new(config.log_bytes_max),
+            drivers.iter().map(Driver::wake).collect(),
+        ));
+        let worker = |(number, driver)| Worker::new(id(number), driver, Arc::clone(&shared));
+        let mut world = Recoveries {
+            workers: drivers.into_iter().enumerate().map(worker).collect(),
+            paused: vec![Duration::ZERO; workers],
+            jams: Vec::new(),
+            readers: Vec::new(),
+            publishers: Vec::new(),
+            net,
+            dice,
+            shared,
+        };
+        for number in 0..1 + world.dice.below(3) {
+            let socket = world.connect(LARGE);
+            world.net.shelter(socket);
+            let hello = wire::upgrade(&format!("/ws/{}?mode=pub", topic(number)));
+            world.publishers.push((socket, hello.into(), 0));
+            // It comes in before anything goes wrong.
+            for _ in 0..5 {
+                world.send(number);
+                (0..workers).for_each(|worker| world.turn(worker).expect("nothing is wrong yet"));
+            }
+        }
+        world.net.set_weather(weather(&mut world.dice));
+        for number in 0..2 + world.dice.below(6) {
+            let socket = world.connect(LARGE);
+            world.readers.push(Reader {
+                socket,
+                parser: Parser::default(),
+                is_json: number % 3 > 0,
+                places: BTreeMap::new(),
+                to_send: VecDeque::new(),
+                returns: 0,
+                messages: 0,
+                is_over: true,
+            });
+        }
+        world
+    }
+
+    fn connect(&mut self, to_client: usize) -> SocketId {
+        let worker = self.dice.below(self.workers.len());
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        self.net.connect(worker, address, Buffers { to_client, to_server: LARGE }).expect("it listens")
+    }
+
+    /// A reader comes, or comes back: by its request, or by commands.
+    fn join(&mut self, number: usize) {
+        let room = [200, 3000, LARGE][self.dice.below(3)];
+        let socket = self.connect(room);
+        let by_request = self.dice.happens(128);
+        let topics = self.publishers.len();
+        let Recoveries { readers, dice, .. } = self;
+        let reader = &mut readers[number];
+        (reader.socket, reader.parser, reader.is_over) = (socket, Parser::default(), false);
+        reader.to_send.clear();
+        reader.returns += 1;
+        reader.places.values_mut().for_each(|place| place.subscribed = false);
+        let first = topic(number % topics);
+        if !reader.is_json {
+            // A raw reader can't go on where it was: it begins anew.
+            reader.places = BTreeMap::from([(first.clone(), Place::default())]);
+            reader.to_send.extend(wire::upgrade(&format!("/ws/{first}?mode=sub")));
+            return;
+        }
+        if by_request {
+            let place = reader.places.entry(first.clone()).or_default();
+            let since =
+                place.last.map_or(String::new(), |last| format!("&since={last}&epoch={}", place.epoch));
+            reader.to_send.extend(wire::upgrade(&format!("/ws/{first}?format=json&mode=sub{since}")));
+        } else {
+            reader.to_send.extend(wire::upgrade("/ws?format=json&mode=sub"));
+        }
+        for other in (0..topics).map(topic).filter(|other| !by_request || *other != first) {
+            let place = reader.places.entry(other.clone()).or_default();
+            let mut command = json!({ "subscribe": other });
+            if let Some(last) = place.last {
+                command["since"] = json!(last);
+                command["epoch"] = json!(place.epoch);
+            }
+            reader.to_send.extend(wire::message(TEXT, command.to_string().as_bytes(), None, dice));
+        }
+    }
+
+    fn act(&mut self, number: usize) -> Result<(), String> {
+        if self.readers[number].is_over {
+            self.join(number);
+            return Ok(());
+        }
+        if self.dice.happens(6) {
+            // Cut off, in the middle of whatever comes.
+            self.net.reset(self.readers[number].socket);
+            self.readers[number].is_over = true;
+            return Ok(());
+        }
+        let most = if self.dice.happens(128) { usize::MAX } else { 1 + self.dice.below(500) };
+        self.read(number, most)
+    }
+
+    fn read(&mut self, number: usize, most: usize) -> Result<(), String> {
+        let Recoveries { readers, net, dice, .. } = self;
+        let reader = &mut readers[number];
+        let sending: Vec<u8> = reader.to_send.iter().copied().collect();
+        let taken = net.write(reader.socket, &sending);
+        reader.to_send.drain(..taken);
+        reader.parser.push(&net.read(reader.socket, most));
+        while let Some(found) = reader.parser.next()? {
+            match found {
+                Found::Response(101) | Found::Pong(_) => {}
+                Found::Response(status) => return Err(format!("reader {number} was answered with {status}")),
+                Found::Ping(payload) => reader.to_send.extend(wire::whole(wire::PONG, &payload, dice)),
+                Found::Message(payload) => {
+                    reader.got(&payload).map_err(|what| format!("reader {number}: {what}"))?;
+                }
+                // Too slow: it comes back.
+                Found::Close(code) => {
+                    reader.to_send.extend(wire::whole(CLOSE, &code.to_be_bytes(), dice));
+                    reader.is_over = true;
+                }
+            }
+        }
+        reader.is_over |= net.ended(reader.socket).is_some();
+        Ok(())
+    }
+
+    fn publish(&mut self, number: usize) {
+        let len = [0, 10, 300, 6000][self.dice.below(4)];
+        let (_, to_send, published) = &mut self.publishers[number];
+        if to_send.len() < 20_000 {
+            let payload = format!("{published}:{}", "x".repeat(len));
+            to_send.extend(wire::message(TEXT, payload.as_bytes(), None, &mut self.dice));
+            *published += 1;
+        }
+        self.send(number);
+    }
+
+    /// A publisher writes what it has, and takes what comes.
+    fn send(&mut self, number: usize) {
+        let (socket, to_send, _) = &mut self.publishers[number];
+        let sending: Vec<u8> = to_send.iter().copied().collect();
+        let taken = self.net.write(*socket, &sending);
+        to_send.drain(..taken);
+        self.net.read(*socket, usize::MAX);
+    }
+
+    fn turn(&mut self, number: usize) -> Result<(), String> {
+        if self.paused[number] > self.net.now() || self.net.asleep(number).is_some() {
+            return Ok(());
+        }
+        let worker = &mut self.workers[number];
+        match worker.tick() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error.to_string()),
+            _ => worker.audit().map_err(|what| format!("worker {number}: {what}")),
+        }
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        self.net.advance(Duration::from_micros(self.dice.below(400) as u64));
+        let (worker, other) = (self.dice.below(self.workers.len()), self.dice.below(self.workers.len()));
+        let now = self.net.now();
+        match self.dice.below(1000) {
+            0..500 => self.turn(worker)?,
+            500..800 => {
+                let reader = self.dice.below(self.readers.len());
+                self.act(reader)?;
+            }
+            800..930 => {
+                let publisher = self.dice.below(self.publishers.len());
+                self.publish(publisher);
+            }
+            930..960 => {
+                self.shared.jam_mail(id(worker), id(other), true);
+                self.jams.push((worker, other, now + Duration::from_millis(self.dice.below(30) as u64)));
+            }
+            960..970 => self.paused[worker] = now + Duration::from_millis(self.dice.below(50) as u64),
+            _ => self.net.advance(Duration::from_millis(self.dice.below(20) as u64)),
+        }
+        let shared = Arc::clone(&self.shared);
+        self.jams.retain(|&(from, to, until)| {
+            let over = until <= now;
+            if over {
+                shared.jam_mail(id(from), id(to), false);
+            }
+            !over
+        });
+        Ok(())
+    }
+
+    /// Runs a world; gives the returns and messages of its readers.
+    fn run(&mut self) -> Result<(u64, u64), String> {
+        for _ in 0..6000 {
+            self.step()?;
+        }
+        for (from, to, _) in std::mem::take(&mut self.jams) {
+            self.shared.jam_mail(id(from), id(to), false);
+        }
+        self.paused.fill(Duration::ZERO);
+        for round in 0..3000 {
+            self.net.advance(Duration::from_millis(1));
+            for number in 0..self.readers.len() {
+                if self.readers[number].is_over {
+                    self.join(number);
+                }
+                self.net.resize(self.readers[number].socket, LARGE);
+                self.read(number, usize::MAX)?;
+            }
+            (0..self.publishers.len()).for_each(|number| self.send(number));
+            for worker in 0..self.workers.len() {
+                self.turn(worker)?;
+            }
+            let has_all = |reader: &Reader| {
+                let all = |(number, published): (usize, u64)| {
+                    reader.places.get(&topic(number)).and_then(|place| place.last) == Some(published)
+                };
+                !reader.is_json
+                    || self.publishers.iter().map(|(.., published)| *published).enumerate().all(all)
+            };
+            if round > 50 && self.readers.iter().all(has_all) {
+                let returns = self.readers.iter().map(|reader| reader.returns).sum();
+                return Ok((returns, self.readers.iter().map(|reader| reader.messages).sum()));
+            }
+        }
+        let published: Vec<u64> = self.publishers.iter().map(|(.., published)| *published).collect();
+        let places = |reader: &Reader| {
+            let places =
+                reader.places.iter().map(|(topic, place)| (topic.clone(), place.last, place.subscribed));
+            (reader.is_json, reader.is_over, reader.returns, places.collect::<Vec<_>>())
+        };
+        let readers: Vec<_> = self.readers.iter().map(places).collect();
+        let taken: u64 = self.shared.stats.iter().map(|stats| stats.messages_published.get()).sum();
+        let ended: Vec<_> = self
+            .publishers
+            .iter()
+            .map(|(socket, to_send, _)| (self.net.ended(*socket), to_send.len()))
+            .collect();
+        Err(format!(
+            "published {published:?}, of which {taken} were taken, {ended:?}; not all have all: {readers:?}"
+        ))
+    }
+}
+
+impl Reader {
+    fn got(&mut self, payload: &[u8]) -> Result<(), String> {
+        let text = std::str::from_utf8(payload).map_err(|error| error.to_string())?;
+        if !self.is_json {
+            let number = number_of(text)?;
+            let place = self.places.values_mut().next().expect("a raw reader has one topic");
+            let expected = place.last.replace(number + 1).unwrap_or(number);
+            return self.messages_of(number, expected);
+        }
+        let json: Value = serde_json::from_str(text).map_err(|error| format!("{error}: {text:.80}"))?;
+        let word = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
+        let offset = json["offset"].as_u64().ok_or_else(|| format!("no offset: {text:.80}"))?;
+        if let Some(topic) = json["subscribed"].as_str() {
+            let place = self.places.get_mut(topic).ok_or_else(|| format!("never asked for {topic}"))?;
+            if place.subscribed {
+                return Err(format!("subscribed to {topic} twice"));
+            }
+            let recovered = json["recovered"] == true;
+            if place.last.is_some_and(|last| (last, &place.epoch) != (offset, &word("epoch")) || !recovered) {
+                return Err(format!("at {:?} of {topic}: {text}", place.last));
+            }
+            *place = Place { epoch: word("epoch"), last: Some(offset), subscribed: true };
+            return Ok(());
+        }
+        let topic = word("topic");
+        let place = self.places.get_mut(&topic).filter(|place| place.subscribed);
+        let place = place.ok_or_else(|| format!("a message before its subscription: {text:.80}"))?;
+        let before = place.last.replace(offset);
+        if before != Some(offset - 1) || place.epoch != word("epoch") {
+            return Err(format!("after {before:?} of {topic} comes {offset}"));
+        }
+        let number = number_of(&word("data"))?;
+        self.messages_of(number, offset - 1)
+    }
+
+    fn messages_of(&mut self, number: u64, expected: u64) -> Result<(), String> {
+        self.messages += 1;
+        if number == expected { Ok(()) } else { Err(format!("message {number} instead of {expected}")) }
+    }
+}
+
+fn number_of(text: &str) -> Result<u64, String> {
+    let number = text.split_once(':').and_then(|(number, _)| number.parse().ok());
+    number.ok_or_else(|| format!("not one of ours: {text:.40}"))
+}
+
+#[test]
+fn recoveries_lose_and_repeat_nothing() {
+    let (first, seeds) = match crate::number("SEED") {
+        Some(seed) => (seed, 1),
+        None => (crate::number("FIRST_SEED").unwrap_or(0), crate::number("SEEDS").unwrap_or(1000) / 5),
+    };
+    let (mut returns, mut messages) = (0, 0);
+    for seed in first..first + seeds.max(1) {
+        let what = Recoveries::new(seed).run();
+        let (more_returns, more) = what.unwrap_or_else(|what| {
+            panic!("seed {seed}: {what}\n  again: SEED={seed} cargo test --test simulation recoveries")
+        });
+        returns += more_returns;
+        messages += more;
+    }
+    println!("{returns} returns, {messages} messages");
+    assert!(returns > 10 * seeds && messages > 100 * seeds, "{returns} returns, {messages} messages");
+}
