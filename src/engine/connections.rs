@@ -174,7 +174,15 @@ pub struct Collecting {
     pub body: BodyReader,
 }
 
+/// Questions for some of the past that one connection may have under way; with so many it is not read.
+const ASKED_MAX: u32 = 16;
+
 impl Extra {
+    /// Whether the connection is not read before something of it is taken, or answered.
+    pub fn holds(&self) -> bool {
+        self.held > 0 || self.asked >= ASKED_MAX
+    }
+
     fn is_default(&self) -> bool {
         self.head.is_empty()
             && self.collecting.is_none()

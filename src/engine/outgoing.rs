@@ -156,10 +156,12 @@ impl Outgoing {
 
     /// What leaves next, if it lies in one piece: all that waits.
     pub fn only_run(&self) -> Option<&[u8]> {
-        let mut runs =
-            self.parts.iter().map(Part::bytes).chain([&self.tail[..]]).filter(|run| !run.is_empty());
-        let first = runs.next()?;
-        runs.next().is_none().then(|| &first[self.sent..])
+        let run = match self.parts.len() {
+            0 => &self.tail[..],
+            1 if self.tail.is_empty() => self.parts[0].bytes(),
+            _ => return None,
+        };
+        (!run.is_empty()).then(|| &run[self.sent..])
     }
 
     /// `n` bytes from the front have left.

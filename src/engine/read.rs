@@ -14,7 +14,6 @@ use super::{
     connections::{Flag, Phase},
     driver::{Driver, End, Received},
     farewell::Why,
-    subscribe::ASKED_MAX,
     worker::Worker,
 };
 use crate::{broker::ids::ConnectionId, protocol::ws::Inbox};
@@ -257,12 +256,7 @@ impl<D: Driver> Worker<D> {
     /// Whether the connection is not read because something of it waits.
     pub(super) fn is_held(&mut self, slot: u32) -> bool {
         self.connections.hot(slot).is(Flag::Paused)
-            || self
-                .connections
-                .warm(slot)
-                .extra
-                .as_ref()
-                .is_some_and(|extra| extra.held > 0 || extra.asked >= ASKED_MAX)
+            || self.connections.warm(slot).extra.as_ref().is_some_and(|extra| extra.holds())
     }
 
     /// The connection may be read again: first what was received already, then what has come since.

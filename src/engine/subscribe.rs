@@ -31,9 +31,6 @@ const QUIET: u32 = Tick::PER_SECOND;
 /// A lane stays so long after its last subscription, since reconnecting clients come back soon.
 const LINGER: u32 = 5 * Tick::PER_SECOND;
 
-/// Questions for some of the past that one connection may have under way; with so many it is not read.
-pub(super) const ASKED_MAX: u32 = 16;
-
 /// What clients are asked to wait when there are too many topics.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -215,8 +212,9 @@ impl<D: Driver> Worker<D> {
             return;
         }
         let extra = self.connections.extra(slot);
+        let held = extra.holds();
         extra.asked -= 1;
-        if extra.asked + 1 == ASKED_MAX && self.connections.phase(slot) == Phase::Open {
+        if held && !extra.holds() && self.connections.phase(slot) == Phase::Open {
             self.resumed.push(slot);
         }
         if !self.lanes.answered(subscription, ticket) {
@@ -237,16 +235,15 @@ impl<D: Driver> Worker<D> {
         self.lanes.seat_behind(subscription, head);
         let opening = self.connections.phase(slot) == Phase::Opening;
         self.with_session(slot, |session, context| session.subscribed(context, &subscribed));
+        if !self.connections.is_current(connection) {
+            return;
+        }
+        // Unless the session has thought better of it.
         let is_seated = |now: &Subscription| {
             now.connection == slot && now.lane == lane.index && matches!(now.seat, Some(Seat::Behind(_)))
         };
-        if self.connections.is_current(connection)
-            && self.lanes.subscriptions.get(subscription as usize).is_some_and(is_seated)
-        {
+        if self.lanes.subscriptions.get(subscription as usize).is_some_and(is_seated) {
             runs.into_iter().for_each(|run| self.queue_shared(slot, run));
-        } else if !opening || !self.connections.is_current(connection) {
-            // The session has thought better of it, or has ended.
-            return;
         }
         if opening {
             self.opened_if_ready(slot);
