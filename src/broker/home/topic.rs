@@ -174,7 +174,7 @@ impl Topic {
         }
     }
 
-    /// A worker reads the log in some encoding from now on; gives the head that its view begins at.
+    /// A worker reads the log in some encoding from now on: its view begins at the head.
     pub(super) fn join(&mut self, encoding: Encoding, worker: WorkerId, lane: Key) {
         self.interests.retain(|interest| interest.worker != worker || interest.encoding != encoding);
         let last = self.last();
