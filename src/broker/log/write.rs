@@ -132,6 +132,7 @@ impl Log {
     ///
     /// # Errors
     /// [`LogFull`] where a new segment would pass the bound on all logs.
+    #[inline]
     pub fn reserve(
         &mut self,
         len: usize,
@@ -157,6 +158,7 @@ impl Log {
     ///
     /// # Panics
     /// If it was not.
+    #[inline]
     pub fn write(&mut self, unit: &Unit<'_>, time: UnixTime) {
         let len = unit.bytes().len();
         let live = self.live.as_mut().expect("room was reserved");
@@ -186,10 +188,18 @@ impl Log {
     /// What lies behind `sent`, oldest first. The last extent may begin before `sent`: it is then a longer
     /// form of the last one that was handed out, and takes its place.
     pub fn extents_after(&self, sent: Position) -> impl Iterator<Item = Extent> + '_ {
-        self.live.iter().flat_map(move |live| {
-            let open = live.open.as_ref().and_then(Open::extent);
-            live.sealed.iter().cloned().chain(open).filter(move |extent| extent.end().position > sent)
-        })
+        let (sealed, open) = match &self.live {
+            Some(live) => (&live.sealed[..], live.open.as_ref().and_then(Open::extent)),
+            None => (&[][..], None),
+        };
+        let is_new = move |extent: &Extent| extent.end().position > sent;
+        let sealed = sealed.iter().filter(move |extent| is_new(extent)).cloned();
+        sealed.chain(open.filter(is_new))
+    }
+
+    /// Whether it keeps sealed extents until everybody who reads has been sent them.
+    pub fn has_sealed(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| !live.sealed.is_empty())
     }
 
     /// Everybody who reads has been sent all up to `position`: sealed extents before it can go.
