@@ -27,13 +27,13 @@ use self::{
     history::Making,
     stones::{Stone, Stones},
     topic::{Held, Topic},
-    units::Scratch,
+    units::{Scratch, Units},
 };
 use super::{
     encoding::{Encoding, SharedEncoder},
     ids::{ConnectionId, Epoch, Key, Mark, Offset, Position, Tick, UnixTime, WorkerId},
     limits::{Gauge, Window},
-    log::{Extent, LogFull, Unit},
+    log::{Extent, Unit},
     name::TopicName,
     rules::Rules,
 };
@@ -576,30 +576,24 @@ impl Homes {
     fn append(&mut self, key: Key, unit: &Unit<'_>, delivery: Delivery, now: Tick) -> Result<(), NotYet> {
         let Homes { slots, limits, dirty, live, aging, receipted, taken, encoder, scratch, time, .. } = self;
         let (topic, time) = (slots[key.index as usize].topic.as_mut().expect("the caller found it"), *time);
-        if !topic.keeps() {
+        let logs = &limits.logs;
+        let kept = topic.keeps();
+        let units = if topic.is_plain() && topic.canonical.log.append(unit, now, time, logs).is_ok() {
+            Units::default()
+        } else if kept {
+            topic.append(unit, now, time, limits, &**encoder, scratch)?
+        } else {
             topic.canonical.log.pass();
-            topic.active_at = now;
-            *taken += 1;
-            if let Some(receipt) = delivery.receipt {
-                receipted.push(topic.receipted(receipt));
-            }
-            return Ok(());
-        }
-        let units = topic.encode(unit.bytes(), time, &**encoder, scratch);
-        if !topic.others_have_room(units, limits.window) {
-            return Err(NotYet::Window);
-        }
-        let len = unit.bytes().len();
-        topic
-            .reserve(len, units, now, time, &limits.logs)
-            .or_else(|LogFull| topic.reserve_instead(len, units, now, time, &limits.logs))
-            .map_err(|LogFull| NotYet::LogFull)?;
+            Units::default()
+        };
         // Not before: a topic that finds the logs full must become quiet, and let go of what it has.
         topic.active_at = now;
         *taken += 1;
-        topic.write(unit, units, time);
         if let Some(receipt) = delivery.receipt {
             receipted.push(topic.receipted(receipt));
+        }
+        if !kept {
+            return Ok(());
         }
         if !std::mem::replace(&mut topic.listed_live, true) {
             live.push_back((now, key));
@@ -609,7 +603,7 @@ impl Homes {
         }
         topic.tell(|worker, encoding| dirty[worker.index()].push((key, encoding)));
         if let Some(connection) = delivery.exclude {
-            topic.leave_out(connection, len, units);
+            topic.leave_out(connection, unit.bytes().len(), units);
         }
         Ok(())
     }

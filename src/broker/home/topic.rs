@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Delivery, Except, Head, Receipt, Receipted, Sender,
+    Delivery, Except, Head, Limits, NotYet, Receipt, Receipted, Sender,
     history::History,
     units::{Scratch, Units},
 };
@@ -140,6 +140,12 @@ impl Topic {
         !self.interests.is_empty() || self.history.is_some()
     }
 
+    /// Whether one log has all of it: most topics are read in the canonical encoding, and by nobody who comes back.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.canonical.readers > 0 && self.others.is_empty() && self.history.is_none()
+    }
+
     /// The log in an encoding, if somebody reads it.
     pub(super) fn encoded(&mut self, encoding: Encoding) -> Option<&mut Encoded> {
         self.logs().find(|log| log.encoding == encoding)
@@ -167,12 +173,6 @@ impl Topic {
     /// Whether a message fits the window of the canonical log.
     pub(super) fn has_room(&self, len: usize, window: Window) -> bool {
         self.canonical.has_room(len, window)
-    }
-
-    /// Whether it fits those of the others.
-    #[inline]
-    pub(super) fn others_have_room(&self, units: Units<'_>, window: Window) -> bool {
-        self.others.iter().zip(units.iter()).all(|(other, unit)| other.has_room(unit.len(), window))
     }
 
     /// How far the canonical log is ahead of its floor.
@@ -267,18 +267,34 @@ impl Topic {
         Receipted { receipt, epoch: self.epoch, offset: self.last() }
     }
 
+    /// Appends a message to all logs that keep it, or changes nothing that counts. Gives what it is in the encodings of the
+    /// others.
+    pub(super) fn append<'a>(
+        &mut self,
+        unit: &Unit<'_>,
+        now: Tick,
+        time: UnixTime,
+        limits: &Limits,
+        encoder: &dyn Encoder,
+        scratch: &'a mut Scratch,
+    ) -> Result<Units<'a>, NotYet> {
+        let units = self.encode(unit.bytes(), time, encoder, scratch);
+        if !self.others_have_room(units, limits.window) {
+            return Err(NotYet::Window);
+        }
+        self.make_room(unit.bytes().len(), units, now, time, &limits.logs)?;
+        self.write(unit, units, time);
+        Ok(units)
+    }
+
     /// What the next message is in the encodings of the other logs.
-    #[inline]
-    pub(super) fn encode<'a>(
+    fn encode<'a>(
         &self,
         unit: &[u8],
         time: UnixTime,
         encoder: &dyn Encoder,
         scratch: &'a mut Scratch,
     ) -> Units<'a> {
-        if self.others.is_empty() {
-            return Units::default();
-        }
         scratch.clear();
         let stamp = Stamp { topic: &self.name, epoch: self.epoch, offset: Offset(self.last().0 + 1), time };
         for other in &self.others {
@@ -287,9 +303,38 @@ impl Topic {
         scratch.units()
     }
 
+    /// Whether a message fits the windows of the other logs.
+    fn others_have_room(&self, units: Units<'_>, window: Window) -> bool {
+        self.others.iter().zip(units.iter()).all(|(other, unit)| other.has_room(unit.len(), window))
+    }
+
+    /// Makes room for a message in all logs that keep it. Where they are full, what the topic itself keeps and nobody needs
+    /// goes.
+    fn make_room(
+        &mut self,
+        len: usize,
+        units: Units<'_>,
+        now: Tick,
+        time: UnixTime,
+        gauge: &Arc<Gauge>,
+    ) -> Result<(), NotYet> {
+        let mut room = self.reserve(len, units, now, time, gauge);
+        while room.is_err() && self.history.as_mut().is_some_and(|history| history.shrink()) {
+            room = self.reserve(len, units, now, time, gauge);
+        }
+        if room.is_err() {
+            // Its own segments may be in the way: the workers have their references to what they still need.
+            if !self.is_live() || self.interests.iter().any(|interest| interest.dirty) {
+                return Err(NotYet::LogFull);
+            }
+            self.release();
+            room = self.reserve(len, units, now, time, gauge);
+        }
+        room.map_err(|LogFull| NotYet::LogFull)
+    }
+
     /// Makes room for a message in all logs that keep it, or changes nothing that counts.
-    #[inline]
-    pub(super) fn reserve(
+    fn reserve(
         &mut self,
         len: usize,
         units: Units<'_>,
@@ -306,32 +351,8 @@ impl Topic {
         Ok(())
     }
 
-    /// The same where that found the logs full: what the topic itself keeps and nobody needs goes first.
-    #[cold]
-    pub(super) fn reserve_instead(
-        &mut self,
-        len: usize,
-        units: Units<'_>,
-        now: Tick,
-        time: UnixTime,
-        gauge: &Arc<Gauge>,
-    ) -> Result<(), LogFull> {
-        while self.history.as_mut().is_some_and(|history| history.shrink()) {
-            if self.reserve(len, units, now, time, gauge).is_ok() {
-                return Ok(());
-            }
-        }
-        // Its own segments may be in the way: the workers have their references to what they still need.
-        if !self.is_live() || self.interests.iter().any(|interest| interest.dirty) {
-            return Err(LogFull);
-        }
-        self.release();
-        self.reserve(len, units, now, time, gauge)
-    }
-
     /// Appends the message whose room was reserved.
-    #[inline]
-    pub(super) fn write(&mut self, unit: &Unit<'_>, units: Units<'_>, time: UnixTime) {
+    fn write(&mut self, unit: &Unit<'_>, units: Units<'_>, time: UnixTime) {
         let Encoded { log, readers, .. } = &mut self.canonical;
         if *readers > 0 || self.history.is_some() {
             log.write(unit, time);

@@ -39,7 +39,6 @@ pub(super) struct Units<'a> {
 
 impl<'a> Units<'a> {
     /// Each one's bytes.
-    #[inline]
     pub(super) fn iter(self) -> impl Iterator<Item = &'a [u8]> {
         let mut start = 0;
         self.ends.iter().map(move |&end| &self.bytes[std::mem::replace(&mut start, end)..end])
