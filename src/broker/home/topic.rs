@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ops::Range};
 
 use bytes::Bytes;
 
-use super::{Delivery, Except, Head, Receipted, Sender, history::History};
+use super::{Delivery, Except, Head, Place, Receipted, Sender, history::History};
 use crate::broker::{
     encoding::{Encoder, Encoding, Stamp},
     ids::{ConnectionId, Epoch, Key, Mark, Offset, Tick, UnixTime, WorkerId},
@@ -239,10 +239,12 @@ impl Topic {
         &self,
         unit: &[u8],
         time: UnixTime,
+        tags: Option<&str>,
         encoder: &dyn Encoder,
         scratch: &mut Vec<u8>,
     ) -> Units {
-        let stamp = Stamp { topic: &self.name, epoch: self.epoch, offset: Offset(self.last().0 + 1), time };
+        let offset = Offset(self.last().0 + 1);
+        let stamp = Stamp { topic: &self.name, epoch: self.epoch, offset, time, tags };
         let encode = |other: &Encoded| {
             let start = scratch.len();
             encoder.encode(other.encoding, &stamp, unit, scratch);
@@ -289,8 +291,9 @@ impl Topic {
     }
 
     /// What the publisher of the last message wants to know.
-    pub(super) fn receipted(&self, delivery: Delivery) -> Option<Receipted> {
-        delivery.receipt.map(|receipt| Receipted { receipt, epoch: self.epoch, offset: self.last() })
+    pub(super) fn receipted(&self, delivery: &Delivery) -> Option<Receipted> {
+        let place = Place { epoch: self.epoch, offset: self.last() };
+        delivery.receipt.map(|receipt| Receipted { receipt, outcome: Ok(place) })
     }
 
     /// Tells the readers of what was written last, `len` bytes in the canonical encoding: each that has something new goes to
