@@ -12,6 +12,7 @@ mod history;
 mod keys;
 mod stones;
 mod topic;
+mod units;
 
 pub use self::{
     delivery::{Delivery, Extras, NotPublished, Place, Receipt, Receipted},
@@ -32,12 +33,13 @@ use self::{
     keys::Keys,
     stones::{Stone, Stones},
     topic::{Held, Topic},
+    units::{Scratch, Units},
 };
 use super::{
     encoding::{Encoding, SharedEncoder},
     ids::{ConnectionId, Epoch, Key, Mark, Offset, Position, Tick, UnixTime, WorkerId},
     limits::{Gauge, Window},
-    log::{Extent, LogFull, Unit},
+    log::{Extent, Unit},
     name::TopicName,
     rules::Rules,
 };
@@ -53,9 +55,6 @@ pub fn home_of(name: &TopicName, workers: u16, seed: u64) -> WorkerId {
     let weight = |worker: u16| scramble(hash ^ u64::from(worker).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     WorkerId((0..workers.max(1)).max_by_key(|&worker| weight(worker)).unwrap_or(0))
 }
-
-/// What is kept of the memory that messages are encoded in.
-const SCRATCH_BYTES: usize = 256 * 1024;
 
 /// Topics whose messages grow old are looked at so often.
 const AGING: u32 = 10 * Tick::PER_SECOND;
@@ -227,7 +226,7 @@ pub struct Homes {
     keys: Keys,
     encoder: SharedEncoder,
     /// What the message that is being taken is in other encodings.
-    scratch: Vec<u8>,
+    scratch: Scratch,
     time: UnixTime,
     epochs: u64,
     taken: u64,
@@ -254,7 +253,7 @@ impl Homes {
             aging: VecDeque::new(),
             expiring: VecDeque::new(),
             encoder,
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
             time: UnixTime::default(),
             epochs: scramble(seed),
             taken: 0,
@@ -442,12 +441,9 @@ impl Homes {
     /// A worker's swept subscriptions all have what lies before `floor`.
     pub fn raise_floor(&mut self, key: Key, worker: WorkerId, lane: Key, floor: Mark, now: Tick) {
         let Some(topic) = self.topic_mut(key) else { return };
-        let Some(interest) = topic.interests.iter_mut().find(|i| i.worker == worker && i.lane == lane) else {
-            return;
-        };
-        interest.floor = floor;
-        topic.settle_floors();
-        self.take_held(key, now);
+        if topic.raise_floor(worker, lane, floor) && topic.held.is_some() {
+            self.take_held(key, now);
+        }
     }
 
     /// The topics that `worker` must be told of, to be asked for one by one with [`Homes::head_for`].
@@ -674,46 +670,37 @@ impl Homes {
     ) -> Result<(), NotYet> {
         let Homes { slots, limits, dirty, live, aging, receipted, taken, encoder, scratch, time, .. } = self;
         let (topic, time) = (slots[key.index as usize].topic.as_mut().expect("the caller found it"), *time);
-        if !topic.keeps() {
+        let logs = &limits.logs;
+        let kept = topic.keeps();
+        let units = if topic.is_plain() && topic.canonical.log.append(unit, now, time, logs).is_ok() {
+            Units::default()
+        } else if kept {
+            let units = topic.encode(unit.bytes(), time, tags, &**encoder, scratch);
+            topic.append(unit, units, now, time, limits)?;
+            units
+        } else {
             topic.canonical.log.pass();
-            topic.active_at = now;
-            *taken += 1;
-            receipted.extend(topic.receipted(delivery));
-            return Ok(());
-        }
-        scratch.clear();
-        let units = topic.encode(unit.bytes(), time, tags, &**encoder, scratch);
-        if !topic.others_have_room(&units, limits.window) {
-            return Err(NotYet::Window);
-        }
-        let len = unit.bytes().len();
-        let mut room = topic.reserve(len, &units, now, time, &limits.logs);
-        while room.is_err() && topic.history.as_mut().is_some_and(|history| history.shrink()) {
-            room = topic.reserve(len, &units, now, time, &limits.logs);
-        }
-        if room.is_err() {
-            // Its own segments may be in the way: the workers have their references to what they still need.
-            if !topic.is_live() || topic.interests.iter().any(|interest| interest.dirty) {
-                return Err(NotYet::LogFull);
-            }
-            topic.release();
-            topic.reserve(len, &units, now, time, &limits.logs).map_err(|LogFull| NotYet::LogFull)?;
-        }
+            Units::default()
+        };
         // Not before: a topic that finds the logs full must become quiet, and let go of what it has.
         topic.active_at = now;
         *taken += 1;
-        topic.write(unit, &units, scratch, time);
-        receipted.extend(topic.receipted(delivery));
+        if let Some(receipt) = delivery.receipt {
+            receipted.push(topic.receipted(receipt));
+        }
+        if !kept {
+            return Ok(());
+        }
         if !std::mem::replace(&mut topic.listed_live, true) {
             live.push_back((now, key));
         }
         if topic.history.is_some() && !std::mem::replace(&mut topic.listed_aging, true) {
             aging.push_back((now, key));
         }
-        topic.tell(delivery.exclude, len, &units, |worker, encoding| {
-            dirty[worker.index()].push((key, encoding));
-        });
-        scratch.shrink_to(SCRATCH_BYTES);
+        topic.tell(|worker, encoding| dirty[worker.index()].push((key, encoding)));
+        if let Some(connection) = delivery.exclude {
+            topic.leave_out(connection, unit.bytes().len(), units);
+        }
         Ok(())
     }
 

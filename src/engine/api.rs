@@ -376,9 +376,10 @@ impl<D: Driver> Worker<D> {
         let topic = topic.expect("a message to schedule has a topic");
         self.check_len(&topic, payload_len)?;
         let now = self.homes.time();
-        let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX >> 1);
         let (at, every) = match when {
-            When::Once(Delay::For(delay)) => (UnixTime(now.0.saturating_add(millis(delay))), None),
+            // Its time has begun with a part of a millisecond: no message comes early.
+            When::Once(Delay::For(delay)) => (UnixTime(now.0.saturating_add(millis(delay) + 1)), None),
             When::Once(Delay::Until(at)) => (UnixTime(at), None),
             When::Every(every) => (UnixTime(now.0.saturating_add(millis(every))), Some(every)),
         };

@@ -28,10 +28,12 @@ impl<D: Driver> Worker<D> {
             self.mail = mail;
         }
         self.take_orders();
-        self.go_on_with_errands();
+        if !self.errands.is_empty() {
+            self.go_on_with_errands();
+        }
         self.publish_due();
-        for lane in std::mem::take(&mut self.refused) {
-            self.lane_refused(lane);
+        if !self.refused.is_empty() {
+            std::mem::take(&mut self.refused).into_iter().for_each(|lane| self.lane_refused(lane));
         }
     }
 
@@ -90,9 +92,11 @@ impl<D: Driver> Worker<D> {
         self.post_floors();
         self.let_go_held();
         self.post_heads();
-        self.post_receipts();
-        for recovered in std::mem::take(&mut self.recovered) {
-            self.recovered(recovered);
+        if self.homes.has_receipts() || !self.failed.is_empty() {
+            self.post_receipts();
+        }
+        if !self.recovered.is_empty() {
+            std::mem::take(&mut self.recovered).into_iter().for_each(|recovered| self.recovered(recovered));
         }
         let taken = self.homes.take_count();
         self.stats().messages_published.add(taken);

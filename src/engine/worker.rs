@@ -209,18 +209,27 @@ impl<D: Driver> Worker<D> {
         let next_tick = self.read_clock();
 
         self.accept();
-        self.read_ready();
+        // Between the slices of a sweep most of what follows has nothing to do, and must cost next to nothing.
+        if !self.ready.is_empty() {
+            self.read_ready();
+        }
         self.take_mail();
         self.post(Patience::Later);
-        self.resume();
+        if !self.resumed.is_empty() {
+            self.resume();
+        }
         if next_tick {
             self.each_tenth();
         }
         if self.shared.is_draining() && (next_tick || self.draining.is_none()) {
             self.drain_some();
         }
-        self.tell_errors();
-        self.flush_some();
+        if !self.errors.is_empty() {
+            self.tell_errors();
+        }
+        if !self.to_flush.is_empty() {
+            self.flush_some();
+        }
         self.sweep();
         Ok(self.turn())
     }
