@@ -15,7 +15,7 @@ impl<D: Driver> Worker<D> {
     /// Takes what the others sent, one after another. As a home: appends.
     pub(super) fn take_mail(&mut self) {
         for from in (0..self.shared.workers()).map(WorkerId) {
-            if from == self.id {
+            if from == self.id || !self.shared.post.has_mail(from, self.id) {
                 continue;
             }
             let mut mail = std::mem::take(&mut self.mail);
@@ -66,8 +66,8 @@ impl<D: Driver> Worker<D> {
         for head in mail.heads.drain(..) {
             self.apply_head(head);
         }
-        for recovered in mail.recovered.drain(..) {
-            self.recovered(recovered);
+        if !mail.recovered.is_empty() {
+            mail.recovered.drain(..).for_each(|recovered| self.recovered(recovered));
         }
         for (publish, unit) in mail.requests() {
             let bytes = unit.bytes().len();
