@@ -28,6 +28,10 @@ impl<D: Driver> Worker<D> {
             self.mail = mail;
         }
         self.take_orders();
+        if !self.errands.is_empty() {
+            self.go_on_with_errands();
+        }
+        self.publish_due();
         if !self.refused.is_empty() {
             std::mem::take(&mut self.refused).into_iter().for_each(|lane| self.lane_refused(lane));
         }
@@ -52,6 +56,8 @@ impl<D: Driver> Worker<D> {
                 Control::Refused(lane) => self.lane_refused(lane),
                 Control::Dropped(sender, receipt) => self.dropped(sender, receipt),
                 Control::Receipted(receipted) => self.receipted(receipted),
+                Control::Errand(caller, errand) => self.do_errand(caller, *errand),
+                Control::Done(caller, outcome) => self.errand_done(caller, *outcome),
             }
         }
         for floor in mail.floors.drain(..) {
@@ -66,9 +72,9 @@ impl<D: Driver> Worker<D> {
         for (publish, unit) in mail.requests() {
             let bytes = unit.bytes().len();
             let sender = Sender::Worker(from, bytes);
-            match self.homes.publish(&publish.topic, unit, publish.delivery, sender, self.now) {
+            match self.homes.publish(&publish.topic, unit, publish.delivery.clone(), sender, self.now) {
                 Published::Held => continue,
-                Published::Taken => {}
+                Published::Taken | Published::TooLate => {}
                 Published::TooManyTopics => {
                     let dropped = Control::Dropped(publish.sender, publish.delivery.receipt);
                     self.outboxes[from.index()].batch.control.push(dropped);
@@ -94,6 +100,8 @@ impl<D: Driver> Worker<D> {
         }
         let taken = self.homes.take_count();
         self.stats().messages_published.add(taken);
+        let late = self.homes.take_late_count();
+        self.stats().messages_late.add(late);
         for to in (0..self.shared.workers()).map(WorkerId) {
             if to != self.id {
                 self.shared.post.put(self.id, to, &mut self.outboxes[to.index()].batch, patience);
@@ -147,6 +155,7 @@ impl<D: Driver> Worker<D> {
                 Sender::Connection(connection, bytes) => self.release(connection, bytes),
                 Sender::Worker(worker, bytes) => self.give_credit(worker, bytes),
                 Sender::Outside(bytes) => self.orders.account.give_back(Credits { messages: 1, bytes }),
+                Sender::Schedule(number) => self.schedules.set_waiting(number, false),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Delivery, Except, Head, Limits, NotYet, Receipt, Receipted, Sender,
+    Delivery, Except, Head, Limits, NotYet, Place, Receipt, Receipted, Sender,
     history::History,
     units::{Scratch, Units},
 };
@@ -264,39 +264,39 @@ impl Topic {
 
     /// What the publisher of the last message wants to know.
     pub(super) fn receipted(&self, receipt: Receipt) -> Receipted {
-        Receipted { receipt, epoch: self.epoch, offset: self.last() }
+        Receipted { receipt, outcome: Ok(Place { epoch: self.epoch, offset: self.last() }) }
     }
 
-    /// Appends a message to all logs that keep it, or changes nothing that counts. Gives what it is in the encodings of the
-    /// others.
-    pub(super) fn append<'a>(
+    /// Appends a message, and what it is in the encodings of the others, to all logs that keep it, or changes nothing that
+    /// counts.
+    pub(super) fn append(
         &mut self,
         unit: &Unit<'_>,
+        units: Units<'_>,
         now: Tick,
         time: UnixTime,
         limits: &Limits,
-        encoder: &dyn Encoder,
-        scratch: &'a mut Scratch,
-    ) -> Result<Units<'a>, NotYet> {
-        let units = self.encode(unit.bytes(), time, encoder, scratch);
+    ) -> Result<(), NotYet> {
         if !self.others_have_room(units, limits.window) {
             return Err(NotYet::Window);
         }
         self.make_room(unit.bytes().len(), units, now, time, &limits.logs)?;
         self.write(unit, units, time);
-        Ok(units)
+        Ok(())
     }
 
     /// What the next message is in the encodings of the other logs.
-    fn encode<'a>(
+    pub(super) fn encode<'a>(
         &self,
         unit: &[u8],
         time: UnixTime,
+        tags: Option<&str>,
         encoder: &dyn Encoder,
         scratch: &'a mut Scratch,
     ) -> Units<'a> {
         scratch.clear();
-        let stamp = Stamp { topic: &self.name, epoch: self.epoch, offset: Offset(self.last().0 + 1), time };
+        let offset = Offset(self.last().0 + 1);
+        let stamp = Stamp { topic: &self.name, epoch: self.epoch, offset, time, tags };
         for other in &self.others {
             scratch.push(|out| encoder.encode(other.encoding, &stamp, unit, out));
         }
