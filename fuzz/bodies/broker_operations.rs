@@ -138,7 +138,6 @@ impl World {
     fn new(workers: usize) -> World {
         let (topics_gauge, logs_gauge) = (Gauge::new(TOPICS_MAX), Gauge::new(LOG_BYTES_MAX));
         let limits = Limits {
-            window: WINDOW,
             idle: IDLE,
             topics: Arc::clone(&topics_gauge),
             logs: Arc::clone(&logs_gauge),

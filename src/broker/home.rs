@@ -30,7 +30,7 @@ use self::{
 use super::{
     encoding::{Encoding, SharedEncoder},
     ids::{ConnectionId, Epoch, Key, Mark, Offset, Position, Tick, UnixTime, WorkerId},
-    limits::{Gauge, Window},
+    limits::Gauge,
     log::{Extent, LogFull, Unit},
     name::TopicName,
     rules::Rules,
@@ -208,8 +208,6 @@ struct Slot {
 /// Bounds of the topics of one worker.
 #[derive(Clone)]
 pub struct Limits {
-    /// How far the head may be before the lowest floor.
-    pub window: Window,
     /// Ticks after which an idle topic vanishes.
     pub idle: u32,
     /// All topics of the process.
@@ -318,7 +316,7 @@ impl Homes {
     ) -> Published {
         let Ok(key) = self.find_or_create(name, now) else { return Published::TooManyTopics };
         let topic = self.slots[key.index as usize].topic.as_mut().expect("just found");
-        if topic.held.is_none() && topic.has_room(unit.bytes().len(), self.limits.window) {
+        if topic.held.is_none() && topic.has_room(unit.bytes().len()) {
             match self.append(key, &unit, delivery, now) {
                 Ok(()) => return Published::Taken,
                 Err(NotYet::LogFull) => self.starve(key),
@@ -493,15 +491,13 @@ impl Homes {
     /// # Errors
     /// What is not so.
     pub fn audit(&self) -> Result<(), String> {
-        let window = self.limits.window;
         for topic in self.slots.iter().filter_map(|slot| slot.topic.as_ref()) {
-            let ((bytes, messages), name) = (topic.ahead(), &topic.name);
+            let ((bytes, messages), name, window) = (topic.ahead(), &topic.name, topic.window());
             if messages > window.messages.max(1) || (messages > 1 && bytes > window.bytes) {
                 return Err(format!("{name} is {bytes} bytes, {messages} messages ahead of its floor"));
             }
             let first = topic.held.as_ref().map(|held| held.front().map_or(0, |held| held.unit.len()));
-            let has_room =
-                first.is_some_and(|first| topic.has_room(first, window)) && topic.is_canonical_only();
+            let has_room = first.is_some_and(|first| topic.has_room(first)) && topic.is_canonical_only();
             if has_room && !topic.listed_starved {
                 return Err(format!("{name} has room, and holds messages back"));
             }
@@ -562,8 +558,8 @@ impl Homes {
         self.epochs = self.epochs.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let new = Stone { epoch: Epoch::new(scramble(self.epochs)), last: Mark::START.offset };
         let Stone { epoch, last } = self.stones.take(name, now).unwrap_or(new);
-        let retention = self.limits.rules.rule_for(name).history;
-        let mut topic = Topic::new(name.clone(), epoch, last, retention, now, charge);
+        let rule = Arc::clone(self.limits.rules.rule_for(name));
+        let mut topic = Topic::new(name.clone(), epoch, last, rule, now, charge);
         topic.listed_idle = true;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: self.first_generation, topic: None });
@@ -589,7 +585,7 @@ impl Homes {
         }
         scratch.clear();
         let units = topic.encode(unit.bytes(), time, &**encoder, scratch);
-        if !topic.others_have_room(&units, limits.window) {
+        if !topic.others_have_room(&units) {
             return Err(NotYet::Window);
         }
         let len = unit.bytes().len();
@@ -661,7 +657,6 @@ impl Homes {
 
     /// Takes what waits, as far as the window allows.
     fn take_held(&mut self, key: Key, now: Tick) {
-        let window = self.limits.window;
         loop {
             let Some(topic) = self.topic_mut(key) else { return };
             let Some(queue) = &mut topic.held else { return };
@@ -669,7 +664,7 @@ impl Homes {
                 topic.held = None;
                 return;
             };
-            if !topic.has_room(first.unit.len(), window) {
+            if !topic.has_room(first.unit.len()) {
                 topic.held.get_or_insert_default().push_front(first);
                 return;
             }

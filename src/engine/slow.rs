@@ -38,7 +38,7 @@ impl<D: Driver> Worker<D> {
         let mut keep = record.lane.needed();
         if !record.lane.behind().is_empty() {
             let kept = record.lane.view.head().position.since(record.lane.view.tail());
-            if record.checked_at == now && kept <= self.shared.settings.lag.bytes {
+            if record.checked_at == now && kept <= record.rule.lag.bytes {
                 return;
             }
             record.checked_at = now;
@@ -49,7 +49,7 @@ impl<D: Driver> Worker<D> {
     }
 
     fn apply_policy(&mut self, lane: u32) {
-        let policy = self.shared.settings.slow_consumer;
+        let policy = self.lanes.at(lane).rule.slow_consumer;
         if policy == SlowConsumer::Latest {
             // Visits do it.
             return;
@@ -73,8 +73,9 @@ impl<D: Driver> Worker<D> {
 
     /// The lowest position that somebody behind still needs.
     fn needed_behind(&mut self, lane: u32) -> Option<Position> {
-        let lane = &self.lanes.at(lane).lane;
-        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+        let record = self.lanes.at(lane);
+        let lane = &record.lane;
+        if record.is_latest() {
             let behind = !lane.behind().is_empty();
             return lane.view.newest().filter(|_| behind).map(|newest| newest.position);
         }
@@ -84,7 +85,7 @@ impl<D: Driver> Worker<D> {
     /// Entries behind that lag by more than the bound. The newest message alone makes nobody slow, whatever
     /// its size.
     fn slow_entries(&mut self, lane: u32) -> impl Iterator<Item = &Entry> {
-        let window = self.lag_window();
+        let window = self.lag_window(lane);
         let lane = &self.lanes.at(lane).lane;
         let head = lane.view.head();
         lane.behind().iter().filter(move |entry| {
@@ -94,10 +95,10 @@ impl<D: Driver> Worker<D> {
         })
     }
 
-    /// The lag that makes a subscription slow. Where the logs are nearly full it is half of what it otherwise
+    /// The lag that makes a lane's subscription slow. Where the logs are nearly full it is half of what it otherwise
     /// is. Not less: publishers may be a quarter ahead of the sweep, and that is nobody's fault.
-    fn lag_window(&self) -> Window {
-        let lag = self.shared.settings.lag;
+    fn lag_window(&mut self, lane: u32) -> Window {
+        let lag = self.lanes.at(lane).rule.lag;
         if !self.logs_nearly_full() {
             return lag;
         }
@@ -150,7 +151,7 @@ impl<D: Driver> Worker<D> {
     /// A subscription that is behind can be written to again. Where the log was not kept for it, its cursor
     /// goes to what is there: with `skip` the head, with `latest` the newest unit.
     pub(super) fn catch_up(&mut self, lane: u32, seat: Seat) {
-        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+        if self.lanes.at(lane).is_latest() {
             self.pass_over(lane, seat);
         } else if self.lanes.at(lane).lane.entry(seat).lost {
             let subscription = self.lanes.at(lane).lane.entry(seat).subscription;
@@ -167,7 +168,7 @@ impl<D: Driver> Worker<D> {
     /// Counts what a policy has taken from a subscription. It ends, or goes on at the head.
     pub(super) fn count_missed(&mut self, subscription: u32) {
         let Some((lane, seat)) = self.lanes.seat(subscription) else { return };
-        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+        if self.lanes.at(lane).is_latest() {
             self.pass_over(lane, seat);
             return;
         }
@@ -212,10 +213,11 @@ impl<D: Driver> Worker<D> {
             }
             return;
         };
-        let policy = self.shared.settings.slow_consumer;
-        let entry = self.lanes.at(lane).lane.entry_mut(seat);
+        let record = self.lanes.at(lane);
+        let is_latest = record.is_latest();
+        let entry = record.lane.entry_mut(seat);
         entry.holes = true;
-        let merges = entry.lost || (policy == SlowConsumer::Latest && matches!(seat, Seat::Behind(_)));
+        let merges = entry.lost || (is_latest && matches!(seat, Seat::Behind(_)));
         self.lanes.add_hole(subscription, except);
         if merges {
             self.lanes.merge_old_holes(subscription);

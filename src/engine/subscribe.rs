@@ -4,7 +4,7 @@
 //! when it is seated, and gets everything from there on. The first subscription to a topic on this worker
 //! waits for the first head from the topic's home; further ones are answered here.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     connections::{Flag, Phase},
@@ -99,7 +99,8 @@ impl<D: Driver> Worker<D> {
 
     fn create_lane(&mut self, topic: &TopicName, encoding: Encoding) -> u32 {
         let home = self.home_of(topic);
-        let lane = self.lanes.create(topic.clone(), encoding, home, self.now);
+        let rule = Arc::clone(self.shared.settings.rules.rule_for(topic));
+        let lane = self.lanes.create(topic.clone(), rule, encoding, home, self.now);
         let key = self.lanes.key(lane);
         if home != self.id {
             self.outboxes[home.index()].batch.control.push(Control::Join(topic.clone(), encoding, key));

@@ -127,7 +127,6 @@ impl<D: Driver> Worker<D> {
         let workers = usize::from(shared.workers());
         let settings = &shared.settings;
         let limits = home::Limits {
-            window: settings.lag.for_publishers(),
             idle: settings.topic_idle,
             topics: Arc::clone(&shared.topics),
             logs: Arc::clone(&shared.logs),

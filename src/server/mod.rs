@@ -24,7 +24,7 @@ use crate::{
         ids::{UnixTime, WorkerId},
         limits::Gauge,
     },
-    config::{self, Config, TopicRule},
+    config::{self, Config},
     engine::{
         Settings, Shared, Worker,
         driver::{Descriptors, Driver, Epoll, Uring, Wake, listener},
@@ -163,22 +163,6 @@ impl Server {
 
 /// Keys of `--config` that nothing acts upon yet are refused: a server that ignores them would look as if it did not.
 fn check_rules(config: &Config) -> Result<(), StartError> {
-    let has_more = |rule: &TopicRule| {
-        let only_history = TopicRule {
-            history: rule.history,
-            history_age: rule.history_age,
-            history_bytes: rule.history_bytes,
-            ..TopicRule::new(rule.pattern.clone())
-        };
-        *rule != only_history
-    };
-    if let Some(rule) = config.topics.iter().find(|rule| has_more(rule)) {
-        return Err(StartError(format!(
-            "topic rule {}: of a rule only `history`, `history-age` and `history-bytes` are in effect in this version: \
-             leave the other keys out",
-            rule.pattern.as_str()
-        )));
-    }
     match config.schedules.is_empty() {
         true => Ok(()),
         false => Err(StartError("[[schedule]] is not in effect in this version: leave it out".into())),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::broker::{
     encoding::{Encoder, Stamp},
+    limits::Window,
     log::View,
     pattern::Pattern,
     rules::{History, Rule, SlowConsumer},
@@ -37,7 +38,6 @@ fn homes_that_keep(kept: Option<u64>, bytes: u64, messages: u64, topics: usize) 
     let none = (Pattern::parse("none").unwrap(), rule(None));
     let rules = Arc::new(Rules::new([none], rule(kept)));
     let limits = Limits {
-        window: Window { bytes, messages },
         idle: 600,
         topics: Gauge::new(topics),
         logs: Gauge::new(1 << 20),

@@ -1,6 +1,6 @@
 //! One topic at its home: its logs, who reads them, and what waits for room.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::broker::{
     limits::{Charge, Gauge, Window},
     log::{Log, LogFull, Unit},
     name::TopicName,
-    rules::History as Retention,
+    rules::Rule,
 };
 
 /// A worker that has subscriptions to a topic in one encoding.
@@ -71,6 +71,7 @@ impl Encoded {
 pub(super) struct Topic {
     pub(super) name: TopicName,
     pub(super) epoch: Epoch,
+    pub(super) rule: Arc<Rule>,
     pub(super) canonical: Encoded,
     /// The logs in other encodings that somebody reads.
     others: Vec<Encoded>,
@@ -96,15 +97,16 @@ impl Topic {
         name: TopicName,
         epoch: Epoch,
         last: Offset,
-        retention: Option<Retention>,
+        rule: Arc<Rule>,
         now: Tick,
         charge: Charge,
     ) -> Topic {
         let canonical = Encoded::behind(Encoding::CANONICAL, last);
-        let history = retention.map(|retention| Box::new(History::new(canonical.log.head(), retention)));
+        let history = rule.history.map(|kept| Box::new(History::new(canonical.log.head(), kept)));
         Topic {
             name,
             epoch,
+            rule,
             canonical,
             others: Vec::new(),
             interests: Vec::new(),
@@ -153,13 +155,19 @@ impl Topic {
         self.logs().for_each(|encoded| encoded.log.release());
     }
 
+    /// How far its logs may be ahead of what has been swept.
+    pub(super) fn window(&self) -> Window {
+        self.rule.lag.for_publishers()
+    }
+
     /// Whether a message fits the window of the canonical log.
-    pub(super) fn has_room(&self, len: usize, window: Window) -> bool {
-        self.canonical.has_room(len, window)
+    pub(super) fn has_room(&self, len: usize) -> bool {
+        self.canonical.has_room(len, self.window())
     }
 
     /// Whether it fits those of the others.
-    pub(super) fn others_have_room(&self, units: &Units, window: Window) -> bool {
+    pub(super) fn others_have_room(&self, units: &Units) -> bool {
+        let window = self.window();
         self.others.iter().zip(units).all(|(other, unit)| other.has_room(unit.len(), window))
     }
 
@@ -258,7 +266,7 @@ impl Topic {
         units: &Units,
         now: Tick,
         time: UnixTime,
-        gauge: &std::sync::Arc<Gauge>,
+        gauge: &Arc<Gauge>,
     ) -> Result<(), LogFull> {
         if self.canonical.readers > 0 || self.history.is_some() {
             self.canonical.log.reserve(len, now, time, gauge)?;
