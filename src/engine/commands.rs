@@ -66,7 +66,7 @@ impl<D: Driver> Worker<D> {
                 Published::Taken => false,
                 Published::Held => true,
                 Published::TooManyTopics => {
-                    self.dropped(sender, delivery.receipt);
+                    self.dropped(sender, delivery.receipt, Error::TooManyTopics);
                     false
                 }
             }
@@ -94,11 +94,19 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A message was dropped, since its topic can't be made: whoever wanted a receipt gets that instead.
-    pub(super) fn dropped(&mut self, sender: ConnectionId, receipt: Option<Receipt>) {
+    /// A message was dropped: whoever wanted a receipt gets that instead.
+    pub(super) fn dropped(&mut self, sender: ConnectionId, receipt: Option<Receipt>, error: Error) {
         match receipt {
-            Some(receipt) => self.failed.push(receipt),
-            None => self.errors.push((sender, Error::TooManyTopics)),
+            Some(receipt) => self.failed.push((receipt, error)),
+            None => self.errors.push((sender, error)),
+        }
+    }
+
+    pub(super) fn count_error(&self, error: &Error) {
+        match error {
+            Error::TooManyTopics => self.stats().count(Family::Refused, "too_many_topics"),
+            Error::MessageTooLong => self.stats().count(Family::Refused, "message_too_long"),
+            Error::Protocol(_) => {}
         }
     }
 
@@ -112,9 +120,9 @@ impl<D: Driver> Worker<D> {
                 self.outboxes[worker.index()].batch.control.push(Control::Receipted(receipted));
             }
         }
-        for receipt in std::mem::take(&mut self.failed) {
-            self.stats().count(Family::Refused, "too_many_topics");
-            self.published(receipt, Err(Error::TooManyTopics));
+        for (receipt, error) in std::mem::take(&mut self.failed) {
+            self.count_error(&error);
+            self.published(receipt, Err(error));
         }
     }
 
@@ -136,9 +144,7 @@ impl<D: Driver> Worker<D> {
     /// Tells sessions what of theirs could not be done.
     pub(super) fn tell_errors(&mut self) {
         for (connection, error) in std::mem::take(&mut self.errors) {
-            if error == Error::TooManyTopics {
-                self.stats().count(Family::Refused, "too_many_topics");
-            }
+            self.count_error(&error);
             if self.connections.is_current(connection)
                 && self.connections.phase(connection.slot) == Phase::Open
             {
@@ -171,12 +177,16 @@ impl<D: Driver> Sink for Commands<'_, D> {
 
     fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience, receipt: Option<u32>) {
         let id = self.worker.connections.id(self.slot);
+        let receipt = receipt.map(|number| Receipt { connection: id, number });
+        if !self.worker.shared.settings.rules.takes(topic, message.payload.bytes().len()) {
+            self.worker.dropped(id, receipt, Error::MessageTooLong);
+            return;
+        }
         let unit = match frame_of(message) {
             Frame::Borrowed(bytes) => Unit::Borrowed(bytes),
             frame @ Frame::Owned(_) => Unit::Owned(kept(frame)),
         };
         let exclude = (to == Audience::Others).then_some(id);
-        let receipt = receipt.map(|number| Receipt { connection: id, number });
         self.worker.publish(topic, unit, Delivery { exclude, receipt }, id);
     }
 

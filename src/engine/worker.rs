@@ -97,7 +97,7 @@ pub struct Worker<D: Driver> {
     /// What sessions must be told.
     pub(super) errors: Vec<(ConnectionId, Error)>,
     /// Messages that were dropped and whose publishers want to know.
-    pub(super) failed: Vec<Receipt>,
+    pub(super) failed: Vec<(Receipt, Error)>,
     pub(super) in_flight: Vec<InFlight>,
     /// Connections whose own queues were begun to be sent, and how many bytes of each.
     pub(super) flushing: Vec<(u32, usize)>,
