@@ -389,9 +389,9 @@ impl<D: Driver> Worker<D> {
         if extra.pending > 0 {
             return;
         }
-        let response = std::mem::take(&mut extra.response);
         self.seat_all(slot);
         let extra = self.connections.extra(slot);
+        let response = std::mem::take(&mut extra.response);
         let unread = !extra.unread.is_empty();
         self.queue_all(slot, response);
         self.connections.tidy(slot);

@@ -19,6 +19,7 @@
 //! | `post`, `mail`, `mailboxes`, `outbox` | mail between workers, push-back by credits |
 //! | `outside`, `letterbox` | what threads that are no workers ask for |
 //! | `stats` | counters |
+//! | `welcome` | what is sent beside messages: welcomes, word of what was skipped |
 //! | `sync` | what threads share the mailboxes by |
 //! | `trim` | free memory back to the system |
 //! | `audit` | what must be true between two turns |
@@ -58,6 +59,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trim;
+mod welcome;
 mod worker;
 
 pub use shared::{Settings, Shared};

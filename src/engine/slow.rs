@@ -149,14 +149,17 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A subscription that is behind can be written to again. Where the log was not kept for it, its cursor
-    /// goes to what is there: with `skip` the head, with `latest` the newest unit.
+    /// goes to what is there: with `skip` the head, which it is told of before, with `latest` the newest unit.
     pub(super) fn catch_up(&mut self, lane: u32, seat: Seat) {
         if self.lanes.at(lane).is_latest() {
             self.pass_over(lane, seat);
         } else if self.lanes.at(lane).lane.entry(seat).lost {
-            let subscription = self.lanes.at(lane).lane.entry(seat).subscription;
-            self.count_missed(subscription);
+            let Entry { subscription, connection, .. } = *self.lanes.at(lane).lane.entry(seat);
+            let missed = self.count_missed(subscription);
             self.lanes.holes.remove(&subscription);
+            if missed > 0 {
+                self.tell_skipped(connection, lane, missed);
+            }
             let record = self.lanes.at(lane);
             let head = record.lane.view.head();
             let entry = record.lane.entry_mut(seat);
@@ -165,21 +168,24 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Counts what a policy has taken from a subscription. It ends, or goes on at the head.
-    pub(super) fn count_missed(&mut self, subscription: u32) {
-        let Some((lane, seat)) = self.lanes.seat(subscription) else { return };
+    /// Counts what a policy has taken from a subscription, which ends, or goes on at the head. Gives the messages that it was
+    /// made to skip.
+    pub(super) fn count_missed(&mut self, subscription: u32) -> u32 {
+        let Some((lane, seat)) = self.lanes.seat(subscription) else { return 0 };
         if self.lanes.at(lane).is_latest() {
             self.pass_over(lane, seat);
-            return;
+            return 0;
         }
         let lane = &self.lanes.at(lane).lane;
         let (entry, head) = (*lane.entry(seat), lane.view.head());
-        if entry.lost {
-            let own = self.lanes.messages_left_out(subscription, head.position);
-            let missed = low(head).wrapping_sub(entry.offset_low) - own;
-            self.stats().deliveries_left_out.add(u64::from(own));
-            self.stats().deliveries_skipped.add(u64::from(missed));
+        if !entry.lost {
+            return 0;
         }
+        let own = self.lanes.messages_left_out(subscription, head.position);
+        let missed = low(head).wrapping_sub(entry.offset_low) - own;
+        self.stats().deliveries_left_out.add(u64::from(own));
+        self.stats().deliveries_skipped.add(u64::from(missed));
+        missed
     }
 
     /// `latest`: the cursor goes to the newest unit.

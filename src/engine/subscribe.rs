@@ -45,6 +45,7 @@ impl<D: Driver> Worker<D> {
             self.connections.extra(slot).pending += 1;
         } else if self.connections.phase(slot) != Phase::Opening {
             // Who opens gets its seats with its 101: nothing may be sent before that.
+            self.send_welcome(slot, lane);
             self.lanes.seat_at_head(subscription);
         }
         name
@@ -201,11 +202,13 @@ impl<D: Driver> Worker<D> {
             self.opened_if_ready(slot);
         } else {
             self.connections.tidy(slot);
+            self.send_welcome(slot, self.lanes.subscriptions[subscription as usize].lane);
             self.lanes.seat_at_head(subscription);
         }
     }
 
-    /// The answer to a subscription that wants some of the past: its session is told, then comes the replay, then the live log.
+    /// The answer to a subscription that wants some of the past: its session is told, then comes the welcome of whoever does
+    /// not go on where it was, then the replay, then the live log.
     pub(super) fn recovered(&mut self, recovered: Recovered) {
         let Recovered { asker: Asker { connection, lane, subscription, ticket }, replay } = recovered;
         let slot = connection.slot;
@@ -244,6 +247,9 @@ impl<D: Driver> Worker<D> {
             now.connection == slot && now.lane == lane.index && matches!(now.seat, Some(Seat::Behind(_)))
         };
         if self.lanes.subscriptions.get(subscription as usize).is_some_and(is_seated) {
+            if !recovered {
+                self.send_welcome(slot, lane.index);
+            }
             runs.into_iter().for_each(|run| self.queue_shared(slot, run));
         }
         if opening {
@@ -260,12 +266,12 @@ impl<D: Driver> Worker<D> {
     pub(super) fn seat_all(&mut self, slot: u32) {
         let mut next = self.connections.first_subscription(slot);
         while next != NONE {
-            let subscription = &self.lanes.subscriptions[next as usize];
-            let (key, unseated) = (next, subscription.seat.is_none());
-            next = subscription.next;
-            if unseated {
-                self.lanes.seat_at_head(key);
+            let &Subscription { lane, seat, next: behind, .. } = &self.lanes.subscriptions[next as usize];
+            if seat.is_none() {
+                self.send_welcome(slot, lane);
+                self.lanes.seat_at_head(next);
             }
+            next = behind;
         }
     }
 
@@ -324,6 +330,7 @@ impl<D: Driver> Worker<D> {
 
     fn remove_lane(&mut self, lane: u32) {
         let key = self.lanes.key(lane);
+        self.welcomes.forget(key);
         let record = self.lanes.remove(lane);
         if record.home == self.id {
             self.homes.leave(&record.name, self.id, key, self.now);

@@ -35,6 +35,7 @@ use super::{
     stats::Stats,
     sweep::InFlight,
     trim::HighWater,
+    welcome::Welcomes,
 };
 use crate::{
     broker::{
@@ -98,6 +99,7 @@ pub struct Worker<D: Driver> {
     pub(super) errors: Vec<(ConnectionId, Error)>,
     /// Messages that were dropped and whose publishers want to know.
     pub(super) failed: Vec<(Receipt, Error)>,
+    pub(super) welcomes: Welcomes,
     pub(super) in_flight: Vec<InFlight>,
     /// Connections whose own queues were begun to be sent, and how many bytes of each.
     pub(super) flushing: Vec<(u32, usize)>,
@@ -157,6 +159,7 @@ impl<D: Driver> Worker<D> {
             recovered: Vec::new(),
             errors: Vec::new(),
             failed: Vec::new(),
+            welcomes: Welcomes::default(),
             in_flight: Vec::new(),
             flushing: Vec::new(),
             outcomes: Vec::new(),
