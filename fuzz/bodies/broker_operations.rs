@@ -93,7 +93,8 @@ struct Mail {
 fn rules() -> Rules {
     let otherwise = Rule {
         slow_consumer: SlowConsumer::Disconnect,
-        lag: WINDOW,
+        // Publishers have a quarter of it.
+        lag: Window { bytes: 4 * WINDOW.bytes, messages: 4 * WINDOW.messages },
         max_message_bytes: 1 << 20,
         history: None,
         welcome: None,

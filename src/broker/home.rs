@@ -158,6 +158,8 @@ pub struct Head {
     pub extents: SmallVec<[Extent; 1]>,
     /// What must be left out for single subscriptions.
     pub excepts: Vec<Except>,
+    /// A publisher waits until this has been swept.
+    pub hurried: bool,
 }
 
 impl Head {
@@ -173,6 +175,7 @@ impl Head {
             }
         }
         self.excepts.extend(newer.excepts);
+        self.hurried |= newer.hurried;
     }
 }
 
@@ -320,8 +323,10 @@ impl Homes {
             match self.append(key, &unit, delivery, now) {
                 Ok(()) => return Published::Taken,
                 Err(NotYet::LogFull) => self.starve(key),
-                Err(NotYet::Window) => {}
+                Err(NotYet::Window) => self.hurry(key),
             }
+        } else if topic.held.is_none() {
+            self.hurry(key);
         }
         let held = Held { unit: unit.into_owned(), delivery, sender };
         self.topic_mut(key).expect("just found").held.get_or_insert_default().push_back(held);
@@ -655,6 +660,13 @@ impl Homes {
         }
     }
 
+    /// Its next message found the window full: lanes that wait for the end of an interval must not.
+    fn hurry(&mut self, key: Key) {
+        let Homes { slots, dirty, .. } = self;
+        let topic = slots[key.index as usize].topic.as_mut().expect("the caller found it");
+        topic.hurry(|worker, encoding| dirty[worker.index()].push((key, encoding)));
+    }
+
     /// Takes what waits, as far as the window allows.
     fn take_held(&mut self, key: Key, now: Tick) {
         loop {
@@ -666,13 +678,15 @@ impl Homes {
             };
             if !topic.has_room(first.unit.len()) {
                 topic.held.get_or_insert_default().push_front(first);
+                self.hurry(key);
                 return;
             }
             match self.append(key, &Unit::Owned(first.unit.clone()), first.delivery, now) {
                 Ok(()) => self.released.push(first.sender),
                 Err(why) => {
-                    if why == NotYet::LogFull {
-                        self.starve(key);
+                    match why {
+                        NotYet::LogFull => self.starve(key),
+                        NotYet::Window => self.hurry(key),
                     }
                     let topic = self.topic_mut(key).expect("still there");
                     topic.held.get_or_insert_default().push_front(first);

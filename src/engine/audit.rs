@@ -8,7 +8,7 @@ use super::{
     lanes::NONE,
     worker::Worker,
 };
-use crate::broker::{encoding::Encoding, lane::Seat};
+use crate::broker::{encoding::Encoding, ids::Position, lane::Seat};
 
 /// Ends the audit with a message unless the condition holds.
 macro_rules! must {
@@ -181,6 +181,7 @@ impl<D: Driver> Worker<D> {
             let (tail, head) = (record.lane.view.tail(), record.lane.view.head());
             must!(entry.position <= head.position, "{slot} is beyond the head");
             let keeps_place = !entry.lost && (!record.is_latest() || matches!(seat, Seat::Swept(_)));
+            let keeps_place = keeps_place && !record.keeps_newest_only();
             must!(!keeps_place || entry.position >= tail, "{slot} needs what was let go of");
             must!(!entry.lost || matches!(seat, Seat::Behind(_)), "{slot} is swept and lost");
             must!(
@@ -222,10 +223,16 @@ impl<D: Driver> Worker<D> {
             behind += record.lane.behind().len();
             waiting += record.lane.gathered();
             let again = record.lane.gathered() > 0;
+            let listed = record.pace.as_ref().is_some_and(|pace| pace.is_listed());
+            must!(
+                record.queued || again || !record.lane.has_news() || listed,
+                "lane {index} waits, and its time will not come"
+            );
+            let needed = if record.keeps_newest_only() { Position(0) } else { needed };
             for entry in record.lane.swept() {
                 // While some of a lane are gathered its lap is not over, and the next one is for what came since.
                 must!(
-                    record.queued || again || entry.position == head.position,
+                    record.queued || again || listed || entry.position == head.position,
                     "lane {index} rests, and {} has not all",
                     entry.connection
                 );

@@ -10,6 +10,7 @@ use std::{
 use foldhash::quality::FixedState;
 use slab::Slab;
 
+use super::interval::Pace;
 use crate::broker::{
     encoding::Encoding,
     home::{Except, mostly_unused},
@@ -60,6 +61,8 @@ pub struct LaneRecord {
     pub topic: Option<Key>,
     /// Tells this record from others at the same index.
     pub generation: u32,
+    /// Of a topic with a least time between deliveries.
+    pub pace: Option<Box<Pace>>,
     /// In the queue of lanes to sweep.
     pub queued: bool,
     /// The floor that the home was told.
@@ -79,6 +82,19 @@ impl LaneRecord {
     #[inline]
     pub fn is_latest(&self) -> bool {
         self.rule.slow_consumer == SlowConsumer::Latest
+    }
+
+    /// Whether what is new may wait, and all but the newest message of it can be let go of.
+    pub fn keeps_newest_only(&self) -> bool {
+        self.is_latest() && self.pace.is_some()
+    }
+
+    /// The log begins here, as far as this worker is concerned.
+    pub fn begin(&mut self, head: Mark) {
+        self.lane = Lane::new(head);
+        if self.pace.is_some() {
+            self.lane.hold_laps();
+        }
     }
 
     /// Subscriptions, those that wait included.
@@ -174,9 +190,10 @@ impl Lanes {
         now: Tick,
     ) -> u32 {
         self.generations = self.generations.wrapping_add(1);
-        let record = LaneRecord {
+        let mut record = LaneRecord {
             lane: Lane::new(Mark::START),
             name: name.clone(),
+            pace: rule.min_interval.map(|interval| Box::new(Pace::new(interval))),
             rule,
             encoding,
             epoch: Epoch(0),
@@ -190,6 +207,7 @@ impl Lanes {
             checked_at: now,
             listed: false,
         };
+        record.begin(Mark::START);
         let index = u32::try_from(self.records.insert(record)).expect("lanes are fewer than u32 counts");
         self.names.insert((name, encoding), index);
         index

@@ -264,6 +264,7 @@ mod tests {
             head,
             extents: smallvec::SmallVec::new(),
             excepts: Vec::new(),
+            hurried: false,
         }
     }
 

@@ -13,6 +13,7 @@
 //! | `sweep` | the ring sweep; **backpressure**: what a refused send leads to |
 //! | `gather` | connections with several topics: what is new leaves in one send |
 //! | `slow` | **slow consumers**: the policies, and what is kept of a log |
+//! | `interval` | least times between deliveries |
 //! | `flush`, `outgoing` | a connection's own queue |
 //! | `closing`, `farewell` | close handshakes, ends, drain |
 //! | `due`, `deadlines` | timeouts and pings |
@@ -41,6 +42,7 @@ mod farewell;
 mod feed;
 mod flush;
 mod gather;
+mod interval;
 mod lanes;
 mod letterbox;
 mod mail;

@@ -36,6 +36,11 @@ impl<D: Driver> Worker<D> {
         let now = self.now;
         let record = self.lanes.at(lane);
         let mut keep = record.lane.needed();
+        if record.keeps_newest_only()
+            && let Some(newest) = record.lane.view.newest()
+        {
+            keep = keep.min(newest.position);
+        }
         if !record.lane.behind().is_empty() {
             let kept = record.lane.view.head().position.since(record.lane.view.tail());
             if record.checked_at == now && kept <= record.rule.lag.bytes {
@@ -118,6 +123,7 @@ impl<D: Driver> Worker<D> {
         if !self.logs_nearly_full() {
             return;
         }
+        self.hurry_all();
         for slot in 0..self.connections.slots() {
             let phase = self.connections.phase(slot);
             if phase == Phase::Free || !self.connections.hot(slot).is(Flag::Blocked) {
@@ -220,10 +226,12 @@ impl<D: Driver> Worker<D> {
             return;
         };
         let record = self.lanes.at(lane);
-        let is_latest = record.is_latest();
+        // With `latest` a visit goes to the newest message from wherever it is.
+        let may_wait = record.pace.is_some() || matches!(seat, Seat::Behind(_));
+        let passes_over = record.is_latest() && may_wait;
         let entry = record.lane.entry_mut(seat);
         entry.holes = true;
-        let merges = entry.lost || (is_latest && matches!(seat, Seat::Behind(_)));
+        let merges = entry.lost || passes_over;
         self.lanes.add_hole(subscription, except);
         if merges {
             self.lanes.merge_old_holes(subscription);

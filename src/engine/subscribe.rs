@@ -18,7 +18,7 @@ use crate::{
         encoding::Encoding,
         home::{Head, Replay, Start},
         ids::{Key, Tick},
-        lane::{Lane, Seat},
+        lane::Seat,
         name::TopicName,
     },
     protocol::http::Refusal,
@@ -167,7 +167,7 @@ impl<D: Driver> Worker<D> {
         record.epoch = news.epoch;
         if record.topic.is_none() {
             record.topic = Some(news.topic);
-            record.lane = Lane::new(news.from);
+            record.begin(news.from);
             record.lane.view.apply(news.head, news.extents);
             let waiting = record.waiting.clone();
             self.floors.push(index);
@@ -180,6 +180,7 @@ impl<D: Driver> Worker<D> {
             for except in news.excepts {
                 self.leave_out(index, except);
             }
+            self.allow_if_due(index);
             self.list_dirty(index);
             self.list_quiet(index);
             return;
@@ -189,7 +190,12 @@ impl<D: Driver> Worker<D> {
             self.leave_out(index, except);
         }
         self.lanes.at(index).lane.view.apply(news.head, news.extents);
-        self.list_dirty(index);
+        if news.hurried {
+            self.hurry(index);
+        } else {
+            self.allow_if_due(index);
+            self.list_dirty(index);
+        }
         self.list_quiet(index);
         self.trim(index);
     }
@@ -313,7 +319,7 @@ impl<D: Driver> Worker<D> {
                 self.remove_lane(lane);
                 continue;
             }
-            let rests = !record.queued && record.lane.gathered() == 0;
+            let rests = !record.queued && record.lane.gathered() == 0 && !record.lane.has_news();
             if idle >= QUIET && record.lane.behind().is_empty() && rests {
                 record.lane.view.release();
             }

@@ -96,6 +96,7 @@ impl<D: Driver> Worker<D> {
                 self.lap_done(lane);
             }
             if rests {
+                self.rest(lane);
                 return true;
             }
             if slice.sends == 0 || slice.visits == 0 {
@@ -414,6 +415,8 @@ impl<D: Driver> Worker<D> {
         }
         if next.is_some() {
             self.list_dirty(lane);
+        } else {
+            self.rest(lane);
         }
     }
 

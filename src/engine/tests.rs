@@ -538,6 +538,7 @@ fn a_late_head_finds_nobody_where_its_lane_was() {
         head,
         extents,
         excepts: Vec::new(),
+        hurried: false,
     });
     assert!(test.worker.lanes.at(new).topic.is_none());
 }

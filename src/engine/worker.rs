@@ -1,7 +1,7 @@
 //! A worker and its tick.
 //!
 //! ```text
-//! wait     not at all if there is work, else until the next tenth of a second
+//! wait     not at all if there is work, else until the next tenth of a second, or the end of an interval
 //! accept   a bounded number
 //! read     the ready list, a bounded number of bytes
 //! mail     what others sent, threads that are no workers included; as a home: append. Then post: floors, heads,
@@ -25,6 +25,7 @@ use super::{
     due::Beat,
     farewell::Why,
     gather::Gathered,
+    interval::Intervals,
     lanes::Lanes,
     mail::{Batch, Recovered},
     mailboxes::Patience,
@@ -99,6 +100,7 @@ pub struct Worker<D: Driver> {
     pub(super) errors: Vec<(ConnectionId, Error)>,
     /// Messages that were dropped and whose publishers want to know.
     pub(super) failed: Vec<(Receipt, Error)>,
+    pub(super) intervals: Intervals,
     pub(super) welcomes: Welcomes,
     pub(super) in_flight: Vec<InFlight>,
     /// Connections whose own queues were begun to be sent, and how many bytes of each.
@@ -159,6 +161,7 @@ impl<D: Driver> Worker<D> {
             recovered: Vec::new(),
             errors: Vec::new(),
             failed: Vec::new(),
+            intervals: Intervals::default(),
             welcomes: Welcomes::default(),
             in_flight: Vec::new(),
             flushing: Vec::new(),
@@ -211,6 +214,7 @@ impl<D: Driver> Worker<D> {
             self.drain_some();
         }
         self.tell_errors();
+        self.end_intervals();
         self.flush_some();
         self.sweep();
         Ok(self.turn())
@@ -236,7 +240,7 @@ impl<D: Driver> Worker<D> {
             self.set_gauges();
             None
         } else {
-            Some(self.until_next_tick())
+            Some(self.until_next_turn())
         };
         let result = self.driver.wait(timeout, &mut events);
         if result.is_err() {
@@ -309,6 +313,7 @@ impl<D: Driver> Worker<D> {
     fn read_clock(&mut self) -> bool {
         let millis = u64::try_from(self.driver.now().as_millis()).unwrap_or(u64::MAX);
         self.homes.set_time(UnixTime(self.shared.settings.began.0 + millis));
+        self.intervals.millis = millis;
         let tenths = millis / u64::from(1000 / Tick::PER_SECOND);
         let now = Tick::START.after(u32::try_from(tenths).unwrap_or(u32::MAX));
         let before = std::mem::replace(&mut self.now, now);
@@ -319,10 +324,12 @@ impl<D: Driver> Worker<D> {
         before != now
     }
 
-    fn until_next_tick(&self) -> Duration {
+    /// Until the next tenth of a second, or the next lap that waits for its time.
+    fn until_next_turn(&self) -> Duration {
         let tenth = 1_000_000 / u64::from(Tick::PER_SECOND);
         let passed = u64::try_from(self.driver.now().as_micros()).unwrap_or(u64::MAX) % tenth;
-        Duration::from_micros(tenth - passed)
+        let until_tick = Duration::from_micros(tenth - passed);
+        self.until_next_lap().map_or(until_tick, |until| until.min(until_tick))
     }
 
     /// What is due ten times a second.

@@ -11,7 +11,7 @@ use crate::broker::{
     limits::{Charge, Gauge, Window},
     log::{Log, LogFull, Unit},
     name::TopicName,
-    rules::Rule,
+    rules::{Rule, SlowConsumer},
 };
 
 /// A worker that has subscriptions to a topic in one encoding.
@@ -25,6 +25,8 @@ pub(super) struct Interest {
     pub(super) sent: Mark,
     /// In that worker's dirty list.
     pub(super) dirty: bool,
+    /// A publisher waits for its floor, which it is told with the next head.
+    hurried: bool,
     pub(super) excepts: Vec<Except>,
 }
 
@@ -197,6 +199,7 @@ impl Topic {
             floor: head,
             sent: head,
             dirty: true,
+            hurried: false,
             excepts: Vec::new(),
         });
         self.settle_floors();
@@ -228,6 +231,7 @@ impl Topic {
             head,
             extents: log.extents_after(interest.sent.position).collect(),
             excepts: std::mem::take(&mut interest.excepts),
+            hurried: std::mem::take(&mut interest.hurried),
         };
         interest.sent = head;
         interest.dirty = false;
@@ -299,6 +303,26 @@ impl Topic {
     /// What the publisher of the last message wants to know.
     pub(super) fn receipted(&self, delivery: Delivery) -> Option<Receipted> {
         delivery.receipt.map(|receipt| Receipted { receipt, epoch: self.epoch, offset: self.last() })
+    }
+
+    /// A message waits for the floors of those who have not got all: each goes to `dirty`, if they may take their time. With
+    /// `latest` they hold nobody up.
+    pub(super) fn hurry(&mut self, mut dirty: impl FnMut(WorkerId, Encoding)) {
+        let Topic { rule, canonical, others, interests, .. } = self;
+        if rule.min_interval.is_none() || rule.slow_consumer == SlowConsumer::Latest {
+            return;
+        }
+        let logs = || std::iter::once(&*canonical).chain(&*others);
+        for interest in interests {
+            let log = logs().find(|log| log.encoding == interest.encoding);
+            if log.is_none_or(|log| interest.floor.position == log.log.head().position) {
+                continue;
+            }
+            interest.hurried = true;
+            if !std::mem::replace(&mut interest.dirty, true) {
+                dirty(interest.worker, interest.encoding);
+            }
+        }
     }
 
     /// Tells the readers of what was written last, `len` bytes in the canonical encoding: each that has something new goes to
