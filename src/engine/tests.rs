@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 mod several_topics;
 mod timeouts;
+mod topic_rules;
 
 use super::{
     driver::{
