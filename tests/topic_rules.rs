@@ -293,8 +293,9 @@ fn paced(policy: SlowConsumer) -> (TestServer, Vec<u64>, u64, u64) {
     let server = TestServer::start(&with(rules));
     let mut reader = Client::open(&server, "/ws/paced/t?mode=sub");
     let mut publisher = Client::open(&server, "/ws/paced/t?mode=pub");
-    // What was sent to the clients that came is counted by then.
-    std::thread::sleep(Duration::from_millis(50));
+    // What was sent is counted by then.
+    let counting = Duration::from_millis(50);
+    std::thread::sleep(counting);
     let (sends, began) = (server.metrics().sum("sends"), Instant::now());
     let read = |reader: &mut Client| reader.text().parse::<u64>().expect("a number");
     for number in 0..200 {
@@ -306,6 +307,7 @@ fn paced(policy: SlowConsumer) -> (TestServer, Vec<u64>, u64, u64) {
         got.push(read(&mut reader));
     }
     let intervals = u64::try_from(began.elapsed().as_millis() / INTERVAL.as_millis()).expect("few");
+    std::thread::sleep(counting);
     let sends = server.metrics().sum("sends") - sends;
     assert_eq!(server.metrics().sum("messages_held"), 0, "no publisher waits");
     (server, got, sends, intervals + 1)
