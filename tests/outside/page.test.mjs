@@ -1,27 +1,22 @@
 /**
  * The page at `/`, in headless Chromium, as its visitor uses it. Screenshots go to target/outside/.
- * CHROMIUM names the browser, /usr/bin/chromium otherwise.
  */
 
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
-import { chromium } from 'playwright-core';
-import { Client, PATIENCE_MS, Stentor, TARGET } from './server.mjs';
+import { launch, tabOf } from './browser.mjs';
+import { Client, Stentor, TARGET } from './server.mjs';
 
 const SHOTS = path.join(TARGET, 'outside');
-const ARGUMENTS = [
-  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync',
-];
 
 let browser;
 let stentor;
 
 before(async () => {
   mkdirSync(SHOTS, { recursive: true });
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ARGUMENTS });
+  browser = await launch();
   stentor = await Stentor.start();
 });
 afterEach(() => Promise.all(browser.contexts().map(context => context.close())));
@@ -30,17 +25,9 @@ after(async () => {
   await stentor?.stop();
 });
 
-/** A connected tab of a visitor of its own. It keeps the addresses that it asks for, and the errors that it reports. */
+/** A connected tab of a visitor of its own. */
 async function tab({ at = '', server = stentor, ...options } = {}) {
-  const context = await browser.newContext({ viewport: { width: 900, height: 640 }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(PATIENCE_MS);
-  page.requests = [];
-  page.errors = [];
-  page.on('request', request => page.requests.push(request.url()));
-  page.on('websocket', socket => page.requests.push(socket.url()));
-  page.on('pageerror', error => page.errors.push(String(error)));
-  page.on('console', message => message.type() === 'error' && page.errors.push(message.text()));
+  const page = await tabOf(browser, options);
   await page.goto(server.page + at);
   await open(page);
   return page;
