@@ -55,6 +55,7 @@ impl Session for Visitor {
 const PAGE: &str = r#"<!doctype html>
 <meta charset="utf-8">
 <title>Hello</title>
+<link rel="icon" href="data:,">
 <form><input placeholder="your name" autofocus> <button>Send</button></form>
 <pre></pre>
 <script>

@@ -34,12 +34,14 @@ const WORDS = {
     1003: 'Это имя уже занято.', 1004: 'В сообщении от 1 до 1000 знаков.',
   },
 };
-const language = navigator.languages.map(tag => tag.slice(0, 2)).find(tag => tag in WORDS) ?? 'en';
+/** As in `en-GB`: the first of the reader's that there are words for. */
+const locale = navigator.languages.find(tag => tag.slice(0, 2) in WORDS) ?? 'en';
+const language = locale.slice(0, 2);
 const words = WORDS[language];
-const plural = new Intl.PluralRules(language);
-const people = count => words.here[plural.select(count)].replace('#', count.toLocaleString(language));
-const clock = new Intl.DateTimeFormat(language, { hour: '2-digit', minute: '2-digit' });
-const day = new Intl.DateTimeFormat(language, { day: 'numeric', month: 'long' });
+const plural = new Intl.PluralRules(locale);
+const people = count => words.here[plural.select(count)].replace('#', count.toLocaleString(locale));
+const clock = new Intl.DateTimeFormat(locale, { timeStyle: 'short' });
+const day = new Intl.DateTimeFormat(locale, { day: 'numeric', month: 'long' });
 
 const element = id => document.getElementById(id);
 document.documentElement.lang = language;
@@ -101,6 +103,8 @@ let last = { name: null, day: null };
 let follows = true;
 
 function received({ data, time }) {
+  const date = day.format(time);
+  if (date !== last.day) line('event', last.day = date);
   if (typeof data.text === 'string') message(data, new Date(time));
   else said(data);
 }
@@ -121,7 +125,6 @@ function said(event) {
 }
 
 function message({ name, text }, time) {
-  if (day.format(time) !== last.day) line('event', last.day = day.format(time));
   const bubble = made('p', 'text', text);
   const stamp = made('time', '', clock.format(time));
   stamp.dateTime = time.toISOString();

@@ -54,7 +54,7 @@ async function say(page, text) {
 const lines = page => page.evaluate(() => {
   let name = '';
   return [...document.querySelectorAll('#messages > li')].flatMap(item => {
-    if (item.matches('.event')) return /^\d+ \S+$|^\S+ \d+$/.test(item.textContent) ? [] : [item.textContent];
+    if (item.matches('.event')) return /^\d+ \S+$|^\w+ \d+$/.test(item.textContent) ? [] : [item.textContent];
     name = item.querySelector('.name')?.textContent ?? name;
     return [`${name}: ${item.querySelector('.text').firstChild.textContent}`];
   });
@@ -197,7 +197,7 @@ test('after a cut nothing is missing and nothing is there twice', async () => {
   await say(boris, 'meanwhile');
   await open(ada);
   await say(boris, 'after');
-  await reads(ada, 'Boris: after');
+  for (const page of [ada, boris]) await reads(page, 'Boris: after');
   await reads(ada, 'Ada has joined', 2);
   assert.deepEqual(await lines(ada), await lines(boris));
   await say(ada, 'Here again');
@@ -299,8 +299,8 @@ test('screenshots: two tabs, dark, phone, Russian', async () => {
   await say(shots.one, 'Good morning, everybody!');
   await say(shots.one, 'Who is here today?');
   await reads(shots.two, 'Ada: Who is here today?');
-  await say(shots.two, 'Доброе утро! 🎺 A longer message goes on in the next line where the window ends, on a desktop and on a phone.');
-  await reads(shots.phone, 'Boris: Доброе утро! 🎺 A longer message goes on in the next line where the window ends, on a desktop and on a phone.');
+  await say(shots.two, 'Доброе утро! A longer message goes on in the next line where the window ends, on a desktop and on a phone.');
+  await reads(shots.phone, 'Boris: Доброе утро! A longer message goes on in the next line where the window ends, on a desktop and on a phone.');
   await say(shots.phone, 'И я здесь');
   await say(shots.one, '<script>alert("only text")</script>');
   await reads(shots.phone, 'Ada: <script>alert("only text")</script>');

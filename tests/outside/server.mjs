@@ -37,7 +37,9 @@ export class Stentor {
     const child = spawn(program, parameters, { stdio: ['ignore', 'pipe', 'pipe'] });
     server.#process = child;
     // A test that failed before it stopped its server leaves none behind.
-    process.once('exit', () => child.kill('SIGKILL'));
+    const kill = () => child.kill('SIGKILL');
+    process.once('exit', kill);
+    child.once('exit', () => process.off('exit', kill));
     server.host = await within('the server to listen', new Promise((resolve, reject) => {
       child.once('error', reject);
       child.once('exit', code => reject(new Error(`exit code ${code}; its log: ${server.#log}`)));
