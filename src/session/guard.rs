@@ -51,7 +51,8 @@ use super::{
 /// # drop(server);
 /// ```
 pub trait Guard {
-    /// The client asks for a topic. Offsets, history and what was missed are seen to where it may have it.
+    /// The client asks for a topic. Offsets, history and what was missed are seen to where it may have it. Where a backend
+    /// asks for it (`POST /api/subscribe`) nobody here is asked.
     ///
     /// # Errors
     /// The client is told so.

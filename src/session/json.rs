@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use serde_json::value::RawValue;
 
 use super::{
-    Audience, Close, CloseCode, Context, Denied, Epoch, Error, Failure, Guard, Handshake, Kind, Message,
-    Offset, Refusal, Session, Start, Subscribed, TopicName, Unguarded,
+    Assignment, Audience, Close, CloseCode, Context, Denied, Epoch, Error, Failure, Guard, Handshake, Kind,
+    Message, Offset, Refusal, Session, Start, Subscribed, TopicName, Unguarded,
     dialect::{Command, Content, Encoding, ErrorCode, Notice, Since},
     raw::Mode,
 };
@@ -71,29 +71,36 @@ impl Json {
 }
 
 impl<G: Guard> Json<G> {
+    /// Whether there is room for a subscription, and sense in it; if not, why.
+    fn check_room(&self, topic: &TopicName) -> Result<(), (ErrorCode, &'static str)> {
+        if self.mode == Mode::Publish {
+            Err((ErrorCode::PermissionDenied, "this connection may only publish"))
+        } else if self.subscribed.contains(topic) {
+            Err((ErrorCode::AlreadySubscribed, "this connection subscribes to the topic already"))
+        } else if self.subscribed.len() >= self.topics_max {
+            let message = "as many topics as one connection may have (--max-subscriptions)";
+            Err((ErrorCode::LimitExceeded, message))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The client asks.
     fn subscribe(
         &mut self,
         context: &mut Context<'_>,
         topic: &TopicName,
         start: Start,
     ) -> Result<(), Denied> {
-        if self.mode == Mode::Publish {
-            return Err(Denied::new(ErrorCode::PermissionDenied, "this connection may only publish"));
-        }
-        if self.subscribed.contains(topic) {
-            let message = "this connection subscribes to the topic already";
-            return Err(Denied::new(ErrorCode::AlreadySubscribed, message));
-        }
-        if self.subscribed.len() >= self.topics_max {
-            return Err(Denied::new(
-                ErrorCode::LimitExceeded,
-                "as many topics as one connection may have (--max-subscriptions)",
-            ));
-        }
+        self.check_room(topic).map_err(|(code, message)| Denied::new(code, message))?;
         self.guard.subscribe(context, topic)?;
+        self.seat(context, topic, start);
+        Ok(())
+    }
+
+    fn seat(&mut self, context: &mut Context<'_>, topic: &TopicName, start: Start) {
         let topic = context.subscribe_from(topic, Encoding::Json, start);
         self.subscribed.insert(topic);
-        Ok(())
     }
 
     fn publish(
@@ -187,6 +194,28 @@ impl<G: Guard> Session for Json<G> {
         };
         context.send(notice.message());
         Ok(())
+    }
+
+    fn assigned(
+        &mut self,
+        context: &mut Context<'_>,
+        topic: &TopicName,
+        assignment: Assignment,
+    ) -> Result<(), &'static str> {
+        match assignment {
+            Assignment::Subscribe if self.subscribed.contains(topic) => Ok(()),
+            Assignment::Subscribe => {
+                self.check_room(topic).map_err(|(_, message)| message)?;
+                self.seat(context, topic, Start::Head);
+                Ok(())
+            }
+            Assignment::Unsubscribe => {
+                if self.subscribed.contains(topic) {
+                    self.command(context, Command::Unsubscribe { topic: topic.clone() });
+                }
+                Ok(())
+            }
+        }
     }
 
     fn message(&mut self, context: &mut Context<'_>, message: Message<'_>) -> Result<(), Failure> {
