@@ -290,8 +290,8 @@ test('screenshots: light, dark, phone', async () => {
   for (const page of Object.values(shots)) await page.click('#topics button:has-text("chat/room1")');
   await say(shots.light, 'Good morning, everybody');
   await reads(shots.dark, 'Good morning, everybody');
-  await say(shots.dark, 'Добрый день! 🎺');
-  await reads(shots.light, 'Добрый день! 🎺');
+  await say(shots.dark, 'Добрый день!');
+  await reads(shots.light, 'Добрый день!');
   await say(shots.light, '<script>alert("only text")</script>');
   await reads(shots.dark, '<script>alert("only text")</script>');
   prices.send('{"symbol":"AMBER","price":101.25}');
