@@ -49,9 +49,9 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 // Why the server does not do what a page asks for; the page has words for each. 111 is that it asks too often.
 const NAMELESS: ErrorCode = ErrorCode::Own(1001);
-const NO_NAME: ErrorCode = ErrorCode::Own(1002);
+const BAD_NAME: ErrorCode = ErrorCode::Own(1002);
 const NAME_TAKEN: ErrorCode = ErrorCode::Own(1003);
-const NO_TEXT: ErrorCode = ErrorCode::Own(1004);
+const BAD_TEXT: ErrorCode = ErrorCode::Own(1004);
 
 /// What all connections share.
 struct Chat {
@@ -88,12 +88,17 @@ impl Member {
         Member { chat: Arc::clone(chat), name: None, allowance: BURST, counted_at: Instant::now() }
     }
 
-    fn call(&mut self, name: String) -> Result<Value, Denied> {
-        let is_good = name == name.trim()
+    /// Gives this member a name, or another one.
+    fn call(&mut self, name: &str) -> Result<Value, Denied> {
+        let words: Vec<&str> = name.split_whitespace().collect();
+        let is_good = name == words.join(" ")
             && (1..=NAME_CHARS_MAX).contains(&name.chars().count())
             && !name.contains(|char: char| char.is_control() || is_invisible(char));
         if !is_good {
-            return Err(Denied::new(NO_NAME, "a name has 1 to 24 characters that can be seen"));
+            return Err(Denied::new(
+                BAD_NAME,
+                "a name has 1 to 24 characters that can be seen, and single spaces",
+            ));
         }
         let mut names = self.chat.names();
         let (key, before) = (name.to_lowercase(), self.name.as_ref().map(|name| name.to_lowercase()));
@@ -106,18 +111,19 @@ impl Member {
             }
         }
         let here = names.len();
-        Ok(match self.name.replace(name.clone()) {
+        Ok(match self.name.replace(name.to_owned()) {
             None => json!({ "joined": name, "here": here }),
             Some(before) => json!({ "renamed": before, "to": name, "here": here }),
         })
     }
 
+    /// What everybody gets of a text.
     fn say(&self, text: &str) -> Result<Value, Denied> {
         let name = self.name.as_ref().ok_or(Denied::new(NAMELESS, "say who you are first"))?;
         match text.trim() {
-            "" => Err(Denied::new(NO_TEXT, "there is nothing to read in it")),
+            "" => Err(Denied::new(BAD_TEXT, "there is nothing to read in it")),
             text if text.chars().count() > TEXT_CHARS_MAX => {
-                Err(Denied::new(NO_TEXT, "a message has at most 1,000 characters"))
+                Err(Denied::new(BAD_TEXT, "a message has at most 1,000 characters"))
             }
             text => Ok(json!({ "name": name, "text": text })),
         }
@@ -162,7 +168,7 @@ impl Guard for Member {
             .map_err(|_| Denied::new(ErrorCode::BadRequest, "that is neither a name nor a text"))?;
         self.spend()?;
         let said = match asked {
-            Asked::Name(name) => self.call(name)?,
+            Asked::Name(name) => self.call(&name)?,
             Asked::Text(text) => self.say(&text)?,
         };
         Ok(text(&said.to_string()))

@@ -148,7 +148,7 @@ fn chat_has_names_history_and_goodbyes() {
     let mut boris = Visitor::enter(&server);
     assert_eq!(boris.reads(), r#"{"here":1,"joined":"Ada"}"#);
     assert_eq!(boris.reads(), r#"{"name":"Ada","text":"<b>hello</b>"}"#);
-    for name in ["ADA", "", " Boris", "a\u{202e}b", "a name of more than 24 characters"] {
+    for name in ["ADA", "", " Boris", "a\u{202e}b", "A  B", "a name of more than 24 characters"] {
         let mut other = Visitor::enter(&server);
         other.ask(&format!(r#"{{"name":"{name}"}}"#));
         let told = other.is_told();

@@ -197,7 +197,7 @@ function ask(again) {
 
 element('naming').onsubmit = async event => {
   event.preventDefault();
-  const name = element('name').value.trim();
+  const name = element('name').value.trim().replace(/\s+/g, ' ');
   try {
     if (name !== me) await call(name);
     sessionStorage.name = name;
