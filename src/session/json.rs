@@ -148,6 +148,12 @@ impl<G: Guard> Json<G> {
     }
 }
 
+/// What is said of a message that its topic does not take.
+fn too_long(id: Option<&RawValue>) -> Notice<'_> {
+    let message = "the message is longer than its topic's max-message-bytes: send less";
+    Notice::Error { code: ErrorCode::LimitExceeded, message, topic: None, id }
+}
+
 /// Where a subscription begins.
 pub fn start(since: Option<Since>, history: u64) -> Start {
     match since {
@@ -185,6 +191,7 @@ impl<G: Guard> Session for Json<G> {
         let (topic, id) = (topic.as_str(), &*id);
         let notice = match outcome {
             Ok((epoch, offset)) => Notice::Published { topic, at: Since { epoch, offset }, id },
+            Err(Error::MessageTooLong) => too_long(Some(id)),
             Err(_) => Notice::Error {
                 code: ErrorCode::UnknownTopic,
                 message: "the topic can't be created: --max-topics is reached",
@@ -235,8 +242,10 @@ impl<G: Guard> Session for Json<G> {
     }
 
     fn error(&mut self, context: &mut Context<'_>, error: &Error) -> Result<(), Failure> {
-        if *error == Error::TooManyTopics {
-            context.close(CloseCode::TRY_AGAIN_LATER, "too many topics");
+        match error {
+            Error::TooManyTopics => context.close(CloseCode::TRY_AGAIN_LATER, "too many topics"),
+            Error::MessageTooLong => context.send(too_long(None).message()),
+            Error::Protocol(_) => {}
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use stentor::{
     broker::{limits::Gauge, pattern::Pattern},
-    config::{Config, TopicRule},
+    config::{Config, SlowConsumer, TopicRule},
     engine::{
         Settings, Shared, Worker,
         driver::{
@@ -36,7 +36,12 @@ struct Place {
     /// The last message that it has got; `None`: it has never been there.
     last: Option<u64>,
     subscribed: bool,
+    /// A welcome must come next.
+    is_new: bool,
 }
+
+/// What topics welcome with.
+const WELCOME: &str = r#"{"welcome":"here"}"#;
 
 struct Reader {
     socket: SocketId,
@@ -60,6 +65,8 @@ struct Recoveries {
     readers: Vec<Reader>,
     /// By topic: its publisher, what it has to send, and how many messages it has published.
     publishers: Vec<(SocketId, VecDeque<u8>, u64)>,
+    /// Who is slow is made to skip messages.
+    skips: bool,
 }
 
 fn topic(number: usize) -> String {
@@ -73,8 +80,12 @@ impl Recoveries {
         let rule = TopicRule {
             history: Some(1_000_000),
             history_bytes: Some(LARGE / 2),
+            slow_consumer: dice.happens(128).then_some(SlowConsumer::Skip),
+            min_interval: dice.happens(128).then(|| Duration::from_millis(10 + dice.below(40) as u64)),
+            welcome: Some(WELCOME.into()),
             ..TopicRule::new(Pattern::parse("kept/*").expect("a pattern"))
         };
+        let skips = rule.slow_consumer == Some(SlowConsumer::Skip);
         let config = Config {
             workers,
             topics: vec![rule],
@@ -106,6 +117,7 @@ impl Recoveries {
             jams: Vec::new(),
             readers: Vec::new(),
             publishers: Vec::new(),
+            skips,
             net,
             dice,
             shared,
@@ -159,7 +171,7 @@ impl Recoveries {
         let first = topic(number % topics);
         if !reader.is_json {
             // A raw reader can't go on where it was: it begins anew.
-            reader.places = BTreeMap::from([(first.clone(), Place::default())]);
+            reader.places = BTreeMap::from([(first.clone(), Place { is_new: true, ..Place::default() })]);
             reader.to_send.extend(wire::upgrade(&format!("/ws/{first}?mode=sub")));
             return;
         }
@@ -198,7 +210,7 @@ impl Recoveries {
     }
 
     fn read(&mut self, number: usize, most: usize) -> Result<(), String> {
-        let Recoveries { readers, net, dice, .. } = self;
+        let Recoveries { readers, net, dice, skips, .. } = self;
         let reader = &mut readers[number];
         let sending: Vec<u8> = reader.to_send.iter().copied().collect();
         let taken = net.write(reader.socket, &sending);
@@ -210,7 +222,7 @@ impl Recoveries {
                 Found::Response(status) => return Err(format!("reader {number} was answered with {status}")),
                 Found::Ping(payload) => reader.to_send.extend(wire::whole(wire::PONG, &payload, dice)),
                 Found::Message(payload) => {
-                    reader.got(&payload).map_err(|what| format!("reader {number}: {what}"))?;
+                    reader.got(&payload, *skips).map_err(|what| format!("reader {number}: {what}"))?;
                 }
                 // Too slow: it comes back.
                 Found::Close(code) => {
@@ -340,16 +352,33 @@ impl Recoveries {
 }
 
 impl Reader {
-    fn got(&mut self, payload: &[u8]) -> Result<(), String> {
+    fn got(&mut self, payload: &[u8], skips: bool) -> Result<(), String> {
         let text = std::str::from_utf8(payload).map_err(|error| error.to_string())?;
         if !self.is_json {
-            let number = number_of(text)?;
             let place = self.places.values_mut().next().expect("a raw reader has one topic");
+            if std::mem::take(&mut place.is_new) {
+                return if text == WELCOME { Ok(()) } else { Err(format!("no welcome: {text:.80}")) };
+            }
+            let number = number_of(text)?;
             let expected = place.last.replace(number + 1).unwrap_or(number);
+            // It is not told what it was made to skip.
+            let expected = if skips { expected.max(number) } else { expected };
             return self.messages_of(number, expected);
         }
         let json: Value = serde_json::from_str(text).map_err(|error| format!("{error}: {text:.80}"))?;
         let word = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
+        if let Some(skipped) = json["skipped"].as_u64().filter(|&skipped| skips && skipped > 0) {
+            let place = self.places.get_mut(&word("topic")).filter(|place| place.subscribed);
+            let last = place.and_then(|place| place.last.as_mut());
+            *last.ok_or_else(|| format!("skipped before its subscription: {text:.80}"))? += skipped;
+            return Ok(());
+        }
+        if json["welcome"] == true {
+            let place = self.places.get_mut(&word("topic"));
+            let is_due = place.is_some_and(|place| std::mem::take(&mut place.is_new));
+            let is_it = json["data"] == serde_json::from_str::<Value>(WELCOME).expect("JSON");
+            return if is_due && is_it { Ok(()) } else { Err(format!("not to be welcomed: {text:.80}")) };
+        }
         let offset = json["offset"].as_u64().ok_or_else(|| format!("no offset: {text:.80}"))?;
         if let Some(topic) = json["subscribed"].as_str() {
             let place = self.places.get_mut(topic).ok_or_else(|| format!("never asked for {topic}"))?;
@@ -360,11 +389,11 @@ impl Reader {
             if place.last.is_some_and(|last| (last, &place.epoch) != (offset, &word("epoch")) || !recovered) {
                 return Err(format!("at {:?} of {topic}: {text}", place.last));
             }
-            *place = Place { epoch: word("epoch"), last: Some(offset), subscribed: true };
+            *place = Place { epoch: word("epoch"), last: Some(offset), subscribed: true, is_new: !recovered };
             return Ok(());
         }
         let topic = word("topic");
-        let place = self.places.get_mut(&topic).filter(|place| place.subscribed);
+        let place = self.places.get_mut(&topic).filter(|place| place.subscribed && !place.is_new);
         let place = place.ok_or_else(|| format!("a message before its subscription: {text:.80}"))?;
         let before = place.last.replace(offset);
         if before != Some(offset - 1) || place.epoch != word("epoch") {
