@@ -119,7 +119,7 @@ function said(event) {
   else if (event.renamed) line('event', ...sentence(words.renamed, name(event.renamed), name(event.to)));
   else if (event.clock) {
     // The newest is enough.
-    if (element('messages').lastElementChild?.matches('.clock')) element('messages').lastElementChild.remove();
+    document.querySelector('.clock')?.remove();
     line('event clock', ...sentence(words.clock, clock.format(event.clock), people(event.here)));
   }
 }
