@@ -18,6 +18,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
+    api::Lengthy,
     closing::Draining,
     connections::{Connections, Flag, Phase},
     deadlines::Deadlines,
@@ -40,8 +41,9 @@ use super::{
 };
 use crate::{
     broker::{
-        home::{self, Homes, Receipt, mostly_unused},
+        home::{self, Delivery, Homes, NotPublished, Receipt, home_of, mostly_unused},
         ids::{ConnectionId, Key, Tick, UnixTime, WorkerId},
+        schedule::{Content, Schedule, Schedules},
     },
     session::Error,
 };
@@ -99,7 +101,7 @@ pub struct Worker<D: Driver> {
     /// What sessions must be told.
     pub(super) errors: Vec<(ConnectionId, Error)>,
     /// Messages that were dropped and whose publishers want to know.
-    pub(super) failed: Vec<(Receipt, Error)>,
+    pub(super) failed: Vec<(Receipt, NotPublished)>,
     pub(super) intervals: Intervals,
     pub(super) welcomes: Welcomes,
     pub(super) in_flight: Vec<InFlight>,
@@ -109,6 +111,10 @@ pub struct Worker<D: Driver> {
     pub(super) mail: Batch<D::Socket>,
     /// What was asked from outside.
     pub(super) orders: Orders,
+    /// Errands of the server API that take more than a turn.
+    pub(super) errands: VecDeque<Lengthy>,
+    /// Messages of topics whose home is here that wait for their time.
+    pub(super) schedules: Schedules,
     pub(super) acceptable: bool,
     /// No accept before this tick, after one failed.
     pub(super) accept_after: Tick,
@@ -137,7 +143,10 @@ impl<D: Driver> Worker<D> {
             rules: Arc::clone(&settings.rules),
             stones: STONES,
             stone_ticks: STONE_TICKS,
+            keys: settings.idempotency_keys_max,
+            key_ticks: settings.idempotency,
         };
+        let schedules = schedules(id, &shared);
         // Epochs must differ between workers and runs, hashes of names must not differ between workers.
         let encoder = Arc::clone(&settings.encoder);
         let homes = Homes::new(limits, encoder, workers, settings.seed ^ (u64::from(id.0) << 48));
@@ -168,6 +177,8 @@ impl<D: Driver> Worker<D> {
             outcomes: Vec::new(),
             mail: Batch::default(),
             orders: Orders::default(),
+            errands: VecDeque::new(),
+            schedules,
             acceptable: true,
             accept_after: Tick(0),
             surplus: 0,
@@ -203,19 +214,28 @@ impl<D: Driver> Worker<D> {
         let next_tick = self.read_clock();
 
         self.accept();
-        self.read_ready();
+        // Between the slices of a sweep most of what follows has nothing to do, and must cost next to nothing.
+        if !self.ready.is_empty() {
+            self.read_ready();
+        }
         self.take_mail();
         self.post(Patience::Later);
-        self.resume();
+        if !self.resumed.is_empty() {
+            self.resume();
+        }
         if next_tick {
             self.each_tenth();
         }
         if self.shared.is_draining() && (next_tick || self.draining.is_none()) {
             self.drain_some();
         }
-        self.tell_errors();
+        if !self.errors.is_empty() {
+            self.tell_errors();
+        }
         self.end_intervals();
-        self.flush_some();
+        if !self.to_flush.is_empty() {
+            self.flush_some();
+        }
         self.sweep();
         Ok(self.turn())
     }
@@ -233,6 +253,7 @@ impl<D: Driver> Worker<D> {
             && !self.acceptable
             && self.homes.is_empty()
             && self.lanes.len() == 0
+            && self.schedules.next_at().is_none()
             && self.draining.is_none()
         {
             // Nobody here has a deadline, so there will be no tick.
@@ -305,6 +326,7 @@ impl<D: Driver> Worker<D> {
             || self.homes.has_receipts()
             || (self.acceptable && self.now >= self.accept_after)
             || self.orders.wait()
+            || !self.errands.is_empty()
             || self.shared.post.waits(self.id)
             || self.shared.is_draining() != self.draining.is_some()
     }
@@ -327,9 +349,16 @@ impl<D: Driver> Worker<D> {
     /// Until the next tenth of a second, or the next lap that waits for its time.
     fn until_next_turn(&self) -> Duration {
         let tenth = 1_000_000 / u64::from(Tick::PER_SECOND);
-        let passed = u64::try_from(self.driver.now().as_micros()).unwrap_or(u64::MAX) % tenth;
-        let until_tick = Duration::from_micros(tenth - passed);
-        self.until_next_lap().map_or(until_tick, |until| until.min(until_tick))
+        let now = self.driver.now();
+        let passed = u64::try_from(now.as_micros()).unwrap_or(u64::MAX) % tenth;
+        let tick = Duration::from_micros(tenth - passed);
+        let scheduled = self.schedules.next_at().map(|at| self.until(at, now));
+        scheduled.into_iter().chain(self.until_next_lap(now)).fold(tick, Duration::min)
+    }
+
+    /// How long it is from a driver's time to a wall-clock time.
+    fn until(&self, at: UnixTime, now: Duration) -> Duration {
+        Duration::from_millis(at.since(self.shared.settings.began)).saturating_sub(now)
     }
 
     /// What is due ten times a second.
@@ -342,6 +371,7 @@ impl<D: Driver> Worker<D> {
         due.drain(..).for_each(|slot| self.look(slot));
         self.due = due;
         self.homes.tick(self.now);
+        self.drop_late();
         self.quieten_lanes();
         self.relieve_logs();
         self.high_water.note(self.pieces());
@@ -408,6 +438,26 @@ impl<D: Driver> Worker<D> {
             self.dirty.push_back(lane);
         }
     }
+}
+
+/// What the server publishes by itself to the topics whose home a worker is.
+fn schedules<S>(id: WorkerId, shared: &Shared<S>) -> Schedules {
+    let settings = &shared.settings;
+    let seed = settings.seed ^ u64::from(id.0);
+    let mut schedules = Schedules::new(settings.schedules_max, Arc::clone(&shared.logs), seed);
+    for Schedule { name, topic, every, payload } in settings.schedules.iter() {
+        if home_of(topic, shared.workers(), settings.seed) == id {
+            let millis = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+            let first = UnixTime(settings.began.0.saturating_add(millis));
+            let content = Content::Text(payload.clone());
+            let added =
+                schedules.add(name.clone(), topic.clone(), content, Delivery::default(), first, Some(*every));
+            if added.is_err() {
+                tracing::warn!(%topic, "a schedule does not begin: --max-schedules or --log-bytes-max is reached");
+            }
+        }
+    }
+    schedules
 }
 
 /// The address that a socket's other end has, in its canonical form.

@@ -105,7 +105,6 @@ impl Server {
         counts: Counts,
         handle: ServerHandle,
     ) -> Result<Server, StartError> {
-        check_rules(config)?;
         let room = resources::room(config)?;
         let (server, what) = match config.driver {
             config::Driver::Auto | config::Driver::Epoll => {
@@ -158,14 +157,6 @@ impl Server {
             worker.join().map_err(|_| io::Error::other("a worker panicked"))??;
         }
         Ok(())
-    }
-}
-
-/// Keys of `--config` that nothing acts upon yet are refused: a server that ignores them would look as if it did not.
-fn check_rules(config: &Config) -> Result<(), StartError> {
-    match config.schedules.is_empty() {
-        true => Ok(()),
-        false => Err(StartError("[[schedule]] is not in effect in this version: leave it out".into())),
     }
 }
 
@@ -238,6 +229,7 @@ where
     // A clock before 1970 is nobody's.
     let began = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     settings.began = UnixTime(u64::try_from(began).unwrap_or(u64::MAX));
+    settings.uid = format!("{:016x}", RandomState::new().hash_one(std::process::id())).into();
     let shared = Arc::new(Shared::new(settings, router, stats, topics, logs, wakes));
     let outside: Arc<dyn Outside> = shared.clone();
     handle.attach(&outside);

@@ -29,7 +29,10 @@ pub(super) fn write_envelope(stamp: &Stamp<'_>, payload: View<'_>, out: &mut Vec
             out.extend_from_slice(tags.as_json().as_bytes());
         }
         match payload {
-            View::Text(text) => write_data(text, out),
+            View::Text(text) => {
+                out.extend_from_slice(b",\"data\":");
+                write_text(text, out);
+            }
             View::Binary(bytes) => {
                 out.extend_from_slice(b",\"b64\":\"");
                 write_base64(bytes, out);
@@ -45,14 +48,26 @@ pub(super) fn write_welcome(topic: &str, text: &str, out: &mut Vec<u8>) {
     write_frame(Kind::Text, AROUND + topic.len() + text.len(), out, |out| {
         out.extend_from_slice(b"{\"topic\":");
         write_string(topic, out);
-        out.extend_from_slice(b",\"welcome\":true");
-        write_data(text, out);
+        out.extend_from_slice(b",\"welcome\":true,\"data\":");
+        write_text(text, out);
         out.push(b'}');
     });
 }
 
-fn write_data(text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b",\"data\":");
+/// Appends a payload as one JSON value: `{"b64":"…"}` where it is binary.
+pub(super) fn write_value(payload: View<'_>, out: &mut Vec<u8>) {
+    match payload {
+        View::Text(text) => write_text(text, out),
+        View::Binary(bytes) => {
+            out.extend_from_slice(b"{\"b64\":\"");
+            write_base64(bytes, out);
+            out.extend_from_slice(b"\"}");
+        }
+    }
+}
+
+/// Appends a text: as it is if that is an object or an array, else as a string.
+fn write_text(text: &str, out: &mut Vec<u8>) {
     if check::is_object_or_array(text.as_bytes()) {
         out.extend_from_slice(text.as_bytes());
     } else {
