@@ -741,13 +741,6 @@ impl Homes {
         }
     }
 
-    /// Its next message found the window full: lanes that wait for the end of an interval must not.
-    fn hurry(&mut self, key: Key) {
-        let Homes { slots, dirty, .. } = self;
-        let topic = slots[key.index as usize].topic.as_mut().expect("the caller found it");
-        topic.hurry(|worker, encoding| dirty[worker.index()].push((key, encoding)));
-    }
-
     /// Drops the messages that a topic holds back and whose time is over.
     fn drop_late(&mut self, key: Key, now: Tick) {
         let Some(topic) = self.topic_mut(key) else { return };
@@ -767,6 +760,13 @@ impl Homes {
         self.receipted.append(&mut receipts);
         // What is behind them may have been waiting for nothing else.
         self.take_held(key, now);
+    }
+
+    /// Its next message found the window full: lanes that wait for the end of an interval must not.
+    fn hurry(&mut self, key: Key) {
+        let Homes { slots, dirty, .. } = self;
+        let topic = slots[key.index as usize].topic.as_mut().expect("the caller found it");
+        topic.hurry(|worker, encoding| dirty[worker.index()].push((key, encoding)));
     }
 
     /// Takes what waits, as far as the window allows.

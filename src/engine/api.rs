@@ -221,8 +221,8 @@ impl<D: Driver> Worker<D> {
     }
 
     fn check_len(&self, topic: &TopicName, payload_len: usize) -> Result<(), ApiError> {
-        let takes = self.shared.settings.rules.takes(topic, payload_len);
-        if takes { Ok(()) } else { Err(ApiError::MESSAGE_TOO_LONG) }
+        let is_taken = self.shared.settings.rules.takes(topic, payload_len);
+        if is_taken { Ok(()) } else { Err(ApiError::MESSAGE_TOO_LONG) }
     }
 
     fn page(&mut self, topic: &TopicName, request: &PageRequest, limit: u64) -> Outcome {

@@ -72,7 +72,7 @@ impl<D: Driver> Worker<D> {
                 Published::Taken | Published::TooLate => false,
                 Published::Held => true,
                 Published::TooManyTopics => {
-                    self.dropped(sender, receipt, NotPublished::TooManyTopics);
+                    self.dropped(sender, receipt, Error::TooManyTopics);
                     false
                 }
             }
@@ -117,10 +117,10 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A message was dropped: whoever wanted a receipt gets that instead.
-    pub(super) fn dropped(&mut self, sender: ConnectionId, receipt: Option<Receipt>, why: NotPublished) {
+    pub(super) fn dropped(&mut self, sender: ConnectionId, receipt: Option<Receipt>, error: Error) {
         match receipt {
-            Some(receipt) => self.failed.push((receipt, why)),
-            None => self.errors.push((sender, error_of(why))),
+            Some(receipt) => self.failed.push((receipt, error)),
+            None => self.errors.push((sender, error)),
         }
     }
 
@@ -142,8 +142,12 @@ impl<D: Driver> Worker<D> {
                 self.outboxes[worker.index()].batch.control.push(Control::Receipted(receipted));
             }
         }
-        for (receipt, why) in std::mem::take(&mut self.failed) {
-            self.count_error(&error_of(why));
+        for (receipt, error) in std::mem::take(&mut self.failed) {
+            self.count_error(&error);
+            let why = match error {
+                Error::MessageTooLong => NotPublished::TooLong,
+                _ => NotPublished::TooManyTopics,
+            };
             self.receipted(Receipted { receipt, outcome: Err(why) });
         }
     }
@@ -157,8 +161,12 @@ impl<D: Driver> Worker<D> {
         match self.connections.phase(connection.slot) {
             Phase::Head => self.errand_done(Caller { connection, number }, plan::published(outcome)),
             Phase::Open => {
+                // No message of a session has a time after which it is dropped.
                 let outcome = outcome.map(|Place { epoch, offset }| (epoch, offset));
-                let outcome = outcome.map_err(error_of);
+                let outcome = outcome.map_err(|why| match why {
+                    NotPublished::TooLong => Error::MessageTooLong,
+                    NotPublished::TooManyTopics | NotPublished::TooLate => Error::TooManyTopics,
+                });
                 self.with_session(connection.slot, |session, context| {
                     session.published(context, number, outcome)
                 });
@@ -177,14 +185,6 @@ impl<D: Driver> Worker<D> {
                 self.with_session(connection.slot, |session, context| session.error(context, &error));
             }
         }
-    }
-}
-
-/// What a session is told of it. None of its messages has a time after which it is dropped.
-fn error_of(why: NotPublished) -> Error {
-    match why {
-        NotPublished::TooLong => Error::MessageTooLong,
-        NotPublished::TooManyTopics | NotPublished::TooLate => Error::TooManyTopics,
     }
 }
 
@@ -213,7 +213,7 @@ impl<D: Driver> Sink for Commands<'_, D> {
         let id = self.worker.connections.id(self.slot);
         let receipt = receipt.map(|number| Receipt { connection: id, number });
         if !self.worker.shared.settings.rules.takes(topic, message.payload.bytes().len()) {
-            self.worker.dropped(id, receipt, NotPublished::TooLong);
+            self.worker.dropped(id, receipt, Error::MessageTooLong);
             return;
         }
         let unit = match frame_of(message) {

@@ -155,8 +155,8 @@ impl<D: Driver> Worker<D> {
     }
 
     /// How long it is until the next of them.
-    pub(super) fn until_next_lap(&self, now: Duration) -> Option<Duration> {
+    pub(super) fn until_next_lap(&self) -> Option<Duration> {
         let Reverse((due, ..)) = self.intervals.waiting.peek()?;
-        Some(Duration::from_millis(*due).saturating_sub(now))
+        Some(Duration::from_millis(*due).saturating_sub(self.driver.now()))
     }
 }

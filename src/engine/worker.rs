@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     broker::{
-        home::{self, Delivery, Homes, NotPublished, Receipt, home_of, mostly_unused},
+        home::{self, Delivery, Homes, Receipt, home_of, mostly_unused},
         ids::{ConnectionId, Key, Tick, UnixTime, WorkerId},
         schedule::{Content, Schedule, Schedules},
     },
@@ -101,7 +101,7 @@ pub struct Worker<D: Driver> {
     /// What sessions must be told.
     pub(super) errors: Vec<(ConnectionId, Error)>,
     /// Messages that were dropped and whose publishers want to know.
-    pub(super) failed: Vec<(Receipt, NotPublished)>,
+    pub(super) failed: Vec<(Receipt, Error)>,
     pub(super) intervals: Intervals,
     pub(super) welcomes: Welcomes,
     pub(super) in_flight: Vec<InFlight>,
@@ -352,8 +352,8 @@ impl<D: Driver> Worker<D> {
         let now = self.driver.now();
         let passed = u64::try_from(now.as_micros()).unwrap_or(u64::MAX) % tenth;
         let tick = Duration::from_micros(tenth - passed);
-        let scheduled = self.schedules.next_at().map(|at| self.until(at, now));
-        scheduled.into_iter().chain(self.until_next_lap(now)).fold(tick, Duration::min)
+        let schedule = self.schedules.next_at().map(|at| self.until(at, now));
+        [schedule, self.until_next_lap()].into_iter().flatten().fold(tick, Duration::min)
     }
 
     /// How long it is from a driver's time to a wall-clock time.

@@ -29,10 +29,7 @@ pub(super) fn write_envelope(stamp: &Stamp<'_>, payload: View<'_>, out: &mut Vec
             out.extend_from_slice(tags.as_json().as_bytes());
         }
         match payload {
-            View::Text(text) => {
-                out.extend_from_slice(b",\"data\":");
-                write_text(text, out);
-            }
+            View::Text(text) => write_data(text, out),
             View::Binary(bytes) => {
                 out.extend_from_slice(b",\"b64\":\"");
                 write_base64(bytes, out);
@@ -48,8 +45,8 @@ pub(super) fn write_welcome(topic: &str, text: &str, out: &mut Vec<u8>) {
     write_frame(Kind::Text, AROUND + topic.len() + text.len(), out, |out| {
         out.extend_from_slice(b"{\"topic\":");
         write_string(topic, out);
-        out.extend_from_slice(b",\"welcome\":true,\"data\":");
-        write_text(text, out);
+        out.extend_from_slice(b",\"welcome\":true");
+        write_data(text, out);
         out.push(b'}');
     });
 }
@@ -64,6 +61,11 @@ pub(super) fn write_value(payload: View<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(b"\"}");
         }
     }
+}
+
+fn write_data(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"data\":");
+    write_text(text, out);
 }
 
 /// Appends a text: as it is if that is an object or an array, else as a string.

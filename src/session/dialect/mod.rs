@@ -93,7 +93,7 @@ impl encoding::Encoder for Dialects {
     fn encode_welcome(&self, into: encoding::Encoding, topic: &TopicName, text: &str, out: &mut Vec<u8>) {
         match Encoding::of(into) {
             Encoding::Raw => {
-                write_frame(Kind::Text, text.len(), out, |out| out.extend_from_slice(text.as_bytes()))
+                write_frame(Kind::Text, text.len(), out, |out| out.extend_from_slice(text.as_bytes()));
             }
             Encoding::Json => json::write_welcome(topic.as_str(), text, out),
             Encoding::Event | Encoding::OpenEvent => {
