@@ -28,7 +28,7 @@ use crate::{
         ws::CloseCode,
     },
     session::{
-        Assignment,
+        Assignment, Error,
         api::{
             ApiError, Call, Plan, Reply,
             plan::{CHANNELS_MAX, Doer, Draft, Errand, Outcome},
@@ -432,7 +432,7 @@ impl<D: Driver> Worker<D> {
     /// Publishes a message to one of the topics that it is announced to; false if that does not take it.
     fn announce(&mut self, topic: &TopicName, draft: &Draft) -> bool {
         if self.check_len(topic, draft.payload_len).is_err() {
-            self.stats().count(Family::Refused, "message_too_long");
+            self.count_error(&Error::MessageTooLong);
             return false;
         }
         let until = Some(self.now.after(self.shared.settings.publish));
