@@ -117,6 +117,26 @@ pub struct Except {
     pub messages: u32,
 }
 
+/// What a worker must know of single messages in a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Note {
+    /// One subscription must not get some.
+    Except(Except),
+    /// Somebody wants to know what becomes of one.
+    Report(ReportRequest),
+}
+
+/// What the publisher of a message wants to know of each lane: how many subscriptions have it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReportRequest {
+    /// Who wants to know.
+    pub receipt: Receipt,
+    /// The place behind the message.
+    pub end: Mark,
+    /// Whose subscription does not get it.
+    pub exclude: Option<ConnectionId>,
+}
+
 /// What a worker learns of a log: how far it may read, with the right to do so.
 #[derive(Clone, Debug)]
 pub struct Head {
@@ -132,8 +152,8 @@ pub struct Head {
     pub head: Mark,
     /// What was appended since the last time.
     pub extents: SmallVec<[Extent; 1]>,
-    /// What must be left out for single subscriptions.
-    pub excepts: Vec<Except>,
+    /// What must be known of single messages before they are sent.
+    pub notes: Vec<Note>,
     /// A publisher waits until this has been swept.
     pub hurried: bool,
 }
@@ -150,7 +170,7 @@ impl Head {
                 _ => self.extents.push(extent),
             }
         }
-        self.excepts.extend(newer.excepts);
+        self.notes.extend(newer.notes);
         self.hurried |= newer.hurried;
     }
 }
@@ -315,13 +335,12 @@ impl Homes {
         now: Tick,
     ) -> Published {
         if let Some(place) = self.known(name, &delivery) {
-            let receipt = delivery.receipt.map(|receipt| Receipted { receipt, outcome: Ok(place) });
-            self.receipted.extend(receipt);
+            self.receipted.extend(delivery.receipted(Ok(place)));
             return Published::Taken;
         }
         if delivery.is_late(now) {
             self.late += 1;
-            self.receipted.extend(too_late(&delivery));
+            self.receipted.extend(delivery.receipted(Err(NotPublished::TooLate)));
             return Published::TooLate;
         }
         let Ok(key) = self.find_or_create(name, now) else { return Published::TooManyTopics };
@@ -662,8 +681,7 @@ impl Homes {
         let (name, has_history) = (topic.name.clone(), topic.history.is_some());
         // It may have been held behind the first one with its key.
         if let Some(place) = self.known(&name, delivery) {
-            let receipt = delivery.receipt.map(|receipt| Receipted { receipt, outcome: Ok(place) });
-            self.receipted.extend(receipt);
+            self.receipted.extend(delivery.receipted(Ok(place)));
             return Ok(());
         }
         let noted = Noted::of(extras).filter(|_| has_history);
@@ -676,6 +694,13 @@ impl Homes {
         let place = Place { epoch: topic.epoch, offset: topic.last() };
         if let (Some(history), Some(noted), Some(charge)) = (&mut topic.history, noted, charge) {
             history.note_message(place.offset, noted, charge);
+        }
+        if let Some(receipt) = delivery.receipt.filter(|_| extras.report) {
+            let lanes = topic.ask_for_reports(receipt, delivery.exclude);
+            // Its receipt was made just now.
+            if let Some(receipted) = self.receipted.last_mut() {
+                receipted.reports = lanes;
+            }
         }
         if let Some(key) = &extras.idempotency_key {
             self.keys.remember(name, key.clone(), place, now);
@@ -772,7 +797,7 @@ impl Homes {
             let is_late = held.delivery.is_late(now);
             if is_late {
                 senders.push(held.sender);
-                receipts.extend(too_late(&held.delivery));
+                receipts.extend(held.delivery.receipted(Err(NotPublished::TooLate)));
             }
             !is_late
         });
@@ -830,11 +855,6 @@ impl Homes {
             }
         }
     }
-}
-
-/// What the publisher of a message that is dropped for its time wants to know.
-fn too_late(delivery: &Delivery) -> Option<Receipted> {
-    delivery.receipt.map(|receipt| Receipted { receipt, outcome: Err(NotPublished::TooLate) })
 }
 
 #[cfg(test)]

@@ -134,6 +134,13 @@ impl<D: Driver> Worker<D> {
         self.list_call(connection.slot);
     }
 
+    /// So many lanes report of a message, if its publisher has asked for that.
+    pub(super) fn expect_reports(&mut self, caller: Caller, reports: u16) {
+        if let Some(calling) = self.calling(caller.connection.slot) {
+            calling.plan.expect(caller.number, reports);
+        }
+    }
+
     /// Goes on with calls and their errands, by a bounded amount.
     pub(super) fn go_on_with_calls(&mut self) {
         if self.calls.is_empty() && self.errands.is_empty() && self.assignments.is_empty() {

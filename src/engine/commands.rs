@@ -111,7 +111,7 @@ impl<D: Driver> Worker<D> {
             self.stats().messages_late.add(1);
             self.release(sender, bytes);
             if let Some(receipt) = receipt {
-                self.receipted(Receipted { receipt, outcome: Err(NotPublished::TooLate) });
+                self.receipted(Receipted { receipt, outcome: Err(NotPublished::TooLate), reports: 0 });
             }
         }
     }
@@ -148,18 +148,22 @@ impl<D: Driver> Worker<D> {
                 Error::MessageTooLong => NotPublished::TooLong,
                 _ => NotPublished::TooManyTopics,
             };
-            self.receipted(Receipted { receipt, outcome: Err(why) });
+            self.receipted(Receipted { receipt, outcome: Err(why), reports: 0 });
         }
     }
 
     /// What became of a message of one of this worker's connections.
     pub(super) fn receipted(&mut self, receipted: Receipted) {
-        let Receipted { receipt: Receipt { connection, number }, outcome } = receipted;
+        let Receipted { receipt: Receipt { connection, number }, outcome, reports } = receipted;
         if !self.connections.is_current(connection) {
             return;
         }
         match self.connections.phase(connection.slot) {
-            Phase::Head => self.errand_done(Caller { connection, number }, plan::published(outcome)),
+            Phase::Head => {
+                let caller = Caller { connection, number };
+                self.expect_reports(caller, reports);
+                self.errand_done(caller, plan::published(outcome));
+            }
             Phase::Open => {
                 // No message of a session has a time after which it is dropped.
                 let outcome = outcome.map(|Place { epoch, offset }| (epoch, offset));

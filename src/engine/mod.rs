@@ -52,6 +52,7 @@ mod outgoing;
 pub mod outside;
 mod post;
 mod read;
+mod reports;
 pub mod shared;
 mod slow;
 pub mod stats;

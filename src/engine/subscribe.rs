@@ -11,12 +11,13 @@ use super::{
     driver::Driver,
     lanes::{NONE, Subscription},
     mail::{Asker, Control, Recover, Recovered},
+    reports::Missed,
     worker::Worker,
 };
 use crate::{
     broker::{
         encoding::Encoding,
-        home::{Head, Replay, Start},
+        home::{Head, Note, Replay, Start},
         ids::{Key, Tick},
         lane::Seat,
         name::TopicName,
@@ -149,6 +150,12 @@ impl<D: Driver> Worker<D> {
     pub(super) fn drop_subscription(&mut self, slot: u32, key: u32) {
         self.lanes.ungather(key, &mut self.connections.warm(slot).last_gathered);
         self.count_missed(key);
+        if !self.watches.is_empty()
+            && let Some((lane, seat)) = self.lanes.seat(key)
+        {
+            let from = self.lanes.at(lane).lane.entry(seat).position;
+            self.note_missed(lane, slot, from, None, Missed::Closed);
+        }
         let lane = self.lanes.unsubscribe(key);
         self.end_lap(lane);
         // Without any subscription a lane goes after a while.
@@ -177,8 +184,8 @@ impl<D: Driver> Worker<D> {
                     self.placed(subscription);
                 }
             }
-            for except in news.excepts {
-                self.leave_out(index, except);
+            for note in news.notes {
+                self.note_message(index, note);
             }
             self.allow_if_due(index);
             self.list_dirty(index);
@@ -186,8 +193,8 @@ impl<D: Driver> Worker<D> {
             return;
         }
         record.topic = Some(news.topic);
-        for except in news.excepts {
-            self.leave_out(index, except);
+        for note in news.notes {
+            self.note_message(index, note);
         }
         self.lanes.at(index).lane.view.apply(news.head, news.extents);
         if news.hurried {
@@ -198,6 +205,13 @@ impl<D: Driver> Worker<D> {
         }
         self.list_quiet(index);
         self.trim(index);
+    }
+
+    fn note_message(&mut self, lane: u32, note: Note) {
+        match note {
+            Note::Except(except) => self.leave_out(lane, except),
+            Note::Report(request) => self.watch(lane, request),
+        }
     }
 
     /// The topic of a subscription that waited for it is known now.
@@ -243,6 +257,9 @@ impl<D: Driver> Worker<D> {
         let Replay { epoch, behind, head, recovered, runs } = replay;
         let subscribed = Subscribed { topic: name, epoch, offset: behind, recovered };
         self.lanes.seat_behind(subscription, head);
+        if !self.watches.is_empty() {
+            self.note_seated(lane.index, head.position);
+        }
         let opening = self.connections.phase(slot) == Phase::Opening;
         self.with_session(slot, |session, context| session.subscribed(context, &subscribed));
         if !self.connections.is_current(connection) {

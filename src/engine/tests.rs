@@ -538,7 +538,7 @@ fn a_late_head_finds_nobody_where_its_lane_was() {
         from: head,
         head,
         extents,
-        excepts: Vec::new(),
+        notes: Vec::new(),
         hurried: false,
     });
     assert!(test.worker.lanes.at(new).topic.is_none());

@@ -34,6 +34,7 @@ use super::{
     outbox::Outbox,
     outside::{self, Orders},
     read::Buffers,
+    reports::Watch,
     shared::Shared,
     stats::Stats,
     sweep::InFlight,
@@ -118,6 +119,8 @@ pub struct Worker<D: Driver> {
     pub(super) errands: VecDeque<Lengthy>,
     /// Subscriptions that backends have made and that do not stand yet.
     pub(super) assignments: Vec<Assigned>,
+    /// Messages that their publishers want reports of.
+    pub(super) watches: Vec<Watch>,
     /// Messages of topics whose home is here that wait for their time.
     pub(super) schedules: Schedules,
     pub(super) acceptable: bool,
@@ -185,6 +188,7 @@ impl<D: Driver> Worker<D> {
             calls: VecDeque::new(),
             errands: VecDeque::new(),
             assignments: Vec::new(),
+            watches: Vec::new(),
             schedules,
             acceptable: true,
             accept_after: Tick(0),
@@ -247,6 +251,9 @@ impl<D: Driver> Worker<D> {
             self.flush_some();
         }
         self.sweep();
+        if !self.watches.is_empty() {
+            self.look_at_watches();
+        }
         Ok(self.turn())
     }
 

@@ -23,6 +23,11 @@ impl Delivery {
         Delivery { exclude, ..Delivery::default() }
     }
 
+    /// What its publisher wants to know; no lane reports of it.
+    pub(super) fn receipted(&self, outcome: Result<Place, NotPublished>) -> Option<Receipted> {
+        self.receipt.map(|receipt| Receipted { receipt, outcome, reports: 0 })
+    }
+
     /// Whether its time is over.
     pub fn is_late(&self, now: Tick) -> bool {
         self.until.is_some_and(|until| until <= now)
@@ -38,6 +43,8 @@ pub struct Extras {
     pub skip_history: bool,
     /// A further message to the topic with the same key is not published: its receipt has this one's number.
     pub idempotency_key: Option<Box<str>>,
+    /// Each lane that reads it is asked what has become of it.
+    pub report: bool,
 }
 
 /// Names a message to whoever has published it.
@@ -76,4 +83,6 @@ pub struct Receipted {
     pub receipt: Receipt,
     /// Where it is now.
     pub outcome: Result<Place, NotPublished>,
+    /// Lanes that were asked to report of it.
+    pub reports: u16,
 }

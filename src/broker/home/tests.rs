@@ -173,10 +173,11 @@ fn an_excluded_connection_is_told_to_its_worker_alone_and_ranges_merge() {
         );
     }
     let at = |n| Position(Position::START.0 + n);
-    let except =
-        |from, to, messages| Except { connection: connection(3), from: at(from), to: at(to), messages };
-    assert_eq!(news(&mut homes, HERE).excepts, [except(0, 4, 2), except(6, 8, 1)]);
-    assert!(news(&mut homes, THERE).excepts.is_empty());
+    let except = |from, to, messages| {
+        Note::Except(Except { connection: connection(3), from: at(from), to: at(to), messages })
+    };
+    assert_eq!(news(&mut homes, HERE).notes, [except(0, 4, 2), except(6, 8, 1)]);
+    assert!(news(&mut homes, THERE).notes.is_empty());
 }
 
 #[test]
@@ -347,14 +348,14 @@ fn each_encoding_that_is_read_has_all_messages_in_one_order() {
         let mut view = View::new(head.from);
         view.apply(head.head, head.extents.clone());
         assert_eq!(head.head.offset, Offset(4));
-        assert_eq!(head.excepts.len(), usize::from(head.lane == LANE || head.lane == OTHER_LANE));
-        let except = head.excepts[0];
+        assert_eq!(head.notes.len(), usize::from(head.lane == LANE || head.lane == OTHER_LANE));
+        let Note::Except(except) = head.notes[0] else { panic!("no report was asked for") };
         let left_out = view.first_run(except.from)[..except.to.since(except.from) as usize].to_vec();
         (read_all(&view), String::from_utf8(left_out).unwrap())
     };
     assert_eq!(read(&heads[0]), ("bc".into(), "c".into()));
     assert_eq!(read(&heads[1]), ("<t 2 aa><t 3 bb><t 4 cc>".into(), "<t 4 cc>".into()));
-    assert!(news(&mut homes, THERE).excepts.is_empty());
+    assert!(news(&mut homes, THERE).notes.is_empty());
     // Who reads no more costs nothing more.
     homes.leave(&name("t"), HERE, OTHER_LANE, Tick(0));
     publish(&mut homes, b"d", 0);
@@ -561,7 +562,7 @@ fn a_history_knows_tags_and_what_is_left_out() {
         let extras = Extras {
             tags: (number == 5 || number == 6).then(|| "{}".into()),
             skip_history: matches!(number, 2 | 6 | 7),
-            idempotency_key: None,
+            ..Extras::default()
         };
         assert_eq!(publish_asking(&mut homes, b"x", asking(number, None, extras), 0), Published::Taken);
     }
@@ -600,7 +601,7 @@ fn a_history_knows_tags_and_what_is_left_out() {
 #[test]
 fn what_is_noted_is_charged_and_goes_with_its_message() {
     let mut homes = homes_that_keep(Some(1000), 1 << 20, 1000, 10);
-    let extras = Extras { tags: Some("t".repeat(1000).into()), skip_history: true, idempotency_key: None };
+    let extras = Extras { tags: Some("t".repeat(1000).into()), skip_history: true, ..Extras::default() };
     publish_asking(&mut homes, b"x", asking(1, None, extras), 0);
     let with_one = homes.limits.logs.used();
     assert!(with_one >= 1000 + 1024, "{with_one}");

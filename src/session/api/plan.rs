@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use super::{
     ApiError, Call, Method, Reply,
-    reply::{self, Published},
+    reply::{self, Published, Report},
     request::{Delay, Limit, Publication, Recipients, Since, When, Who},
 };
 use crate::{
@@ -45,6 +45,9 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Topics in one answer to `channels`, and in the list of one broadcast: more are nothing that anybody wants in one piece.
 pub const CHANNELS_MAX: usize = 100_000;
+
+/// Parts of an answer before it is known how many there are: more than there ever are.
+const UNTOLD: u32 = 1 << 20;
 
 /// The longest idempotency key.
 const KEY_BYTES_MAX: usize = 255;
@@ -197,7 +200,7 @@ struct Each {
 #[derive(Debug, Default)]
 struct Answer {
     /// Parts that have not come.
-    missing: u16,
+    missing: u32,
     /// Of the errand's message.
     bytes: usize,
     outcome: Option<Outcome>,
@@ -284,13 +287,27 @@ impl Plan {
                     answer.outcome = Some(Err(ApiError::ANSWER_TOO_LONG));
                 }
                 Ok(errand) => {
-                    answer.missing = if errand.doer() == Doer::Everybody { self.workers } else { 1 };
+                    answer.missing = match &errand {
+                        Errand::Publish(_, draft) if draft.wants_report() => 1 + UNTOLD,
+                        errand if errand.doer() == Doer::Everybody => self.workers.into(),
+                        _ => 1,
+                    };
                     answer.bytes = errand.bytes();
                     self.open += 1;
                     self.open_bytes += answer.bytes;
                     return Some((number, errand));
                 }
             }
+        }
+    }
+
+    /// So many reports of a message come beside what became of it, if any were asked for.
+    pub fn expect(&mut self, number: u32, reports: u16) {
+        if let Some(answer) = self.answers.get_mut(number as usize)
+            && answer.missing > UNTOLD / 2
+        {
+            answer.missing = answer.missing - UNTOLD + u32::from(reports);
+            answer.outcome.get_or_insert(Ok(Reply::Reported(Report::default())));
         }
     }
 
@@ -456,6 +473,10 @@ impl Plan {
 }
 
 impl Draft {
+    fn wants_report(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.report)
+    }
+
     fn to(self, topic: TopicName, delay: Option<Delay>) -> Errand {
         match delay {
             Some(delay) => Errand::Schedule(topic, self, When::Once(delay)),
@@ -465,7 +486,7 @@ impl Draft {
 }
 
 fn draft(publication: Publication) -> Result<Draft, ApiError> {
-    let Publication { kind, payload, skip_history, tags, idempotency_key, exclude, .. } = publication;
+    let Publication { kind, payload, skip_history, tags, idempotency_key, exclude, report, .. } = publication;
     if idempotency_key.as_ref().is_some_and(|key| key.len() > KEY_BYTES_MAX) {
         return Err(ApiError::bad_request("idempotency_key has more than 255 bytes"));
     }
@@ -474,7 +495,8 @@ fn draft(publication: Publication) -> Result<Draft, ApiError> {
     if tags.as_ref().is_some_and(|tags| tags.len() > TAGS_BYTES_MAX) {
         return Err(ApiError::bad_request("tags have more than 16 KiB"));
     }
-    let extras = Extras { tags, skip_history, idempotency_key: idempotency_key.map(String::into_boxed_str) };
+    let idempotency_key = idempotency_key.map(String::into_boxed_str);
+    let extras = Extras { tags, skip_history, idempotency_key, report };
     Ok(Draft {
         frame: kept(frame_of(message(kind, &payload))),
         payload_len: payload.len(),
@@ -556,6 +578,12 @@ fn together(one: Outcome, other: Outcome) -> Outcome {
         (Reply::Announced { topics }, Reply::Announced { topics: more }) => {
             Ok(Reply::Announced { topics: topics + more })
         }
+        (Reply::Published(published), Reply::Reported(report))
+        | (Reply::Reported(report), Reply::Published(published)) => {
+            let report = published.report.unwrap_or_default() + report;
+            Ok(Reply::Published(Published { report: Some(report), ..published }))
+        }
+        (Reply::Reported(one), Reply::Reported(other)) => Ok(Reply::Reported(one + other)),
         (Reply::Cancelled(one), Reply::Cancelled(other)) => Ok(Reply::Cancelled(one || other)),
         (Reply::Schedules(mut all), Reply::Schedules(more)) => {
             all.extend(more);
