@@ -11,14 +11,13 @@ mod history;
 mod stones;
 mod topic;
 
-pub use history::Start;
+pub use history::{Run, Start};
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
 };
 
-use bytes::Bytes;
 use foldhash::quality::FixedState;
 use smallvec::SmallVec;
 
@@ -188,7 +187,7 @@ pub struct Replay {
     /// Whether a place was named to go on behind, and all that came after it follows.
     pub recovered: bool,
     /// Runs of whole units.
-    pub runs: Vec<Bytes>,
+    pub runs: Vec<Run>,
 }
 
 /// Why a message is not taken now.
