@@ -137,6 +137,8 @@ impl Positions {
 
 /// One topic's part of a send.
 struct Share {
+    /// Into the positions.
+    place: usize,
     lane: u32,
     subscription: u32,
     seat: Seat,
@@ -149,8 +151,6 @@ struct Share {
 struct Event {
     /// Into the shares.
     share: usize,
-    /// Into the positions.
-    place: usize,
     /// What the client had of the topic before.
     before: Offset,
     /// Where its unit ends.
@@ -179,8 +179,7 @@ fn compose<'a>(
 ) -> (Events, Units<'a>) {
     let (mut events, mut units, mut bytes) = (Events::new(), Units::new(), 0);
     for (at, share) in shares.iter().enumerate() {
-        let Some(place) = positions.place(share.subscription) else { continue };
-        let mut end = share.from;
+        let (place, mut end) = (share.place, share.from);
         for (offset, _, unit) in lanes.view(share.lane).units(share.from) {
             if end.position >= share.until {
                 break;
@@ -197,8 +196,7 @@ fn compose<'a>(
             let before = positions.pass(place, offset);
             let id_start = scratch.len();
             positions.write_id(scratch);
-            let event =
-                Event { share: at, place, before, end, unit_len: unit.len(), id: id_start..scratch.len() };
+            let event = Event { share: at, before, end, unit_len: unit.len(), id: id_start..scratch.len() };
             bytes += event.len();
             events.push(event);
         }
@@ -231,7 +229,7 @@ impl<D: Driver> Worker<D> {
         let Some(mut positions) = self.take_positions(slot) else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
-        let shares = self.event_shares(slot);
+        let shares = self.event_shares(slot, &positions);
         let (events, units) = compose(&self.lanes, &shares, &mut positions, &mut scratch);
         let asked = events.iter().map(Event::len).sum();
         let sent = match &slices(&scratch, &units)[..] {
@@ -254,7 +252,7 @@ impl<D: Driver> Worker<D> {
         }
         let passed = self.settle_events(slot, &shares, &events, &scratch, taken);
         for event in events[passed..].iter().rev() {
-            positions.pass(event.place, event.before);
+            positions.pass(shares[event.share].place, event.before);
         }
         (self.scratch, self.connections.extra(slot).positions) = (scratch, Some(positions));
         if taken < asked {
@@ -271,7 +269,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Whose turn it is.
-    fn event_shares(&mut self, slot: u32) -> SmallVec<[Share; VISIT_RUNS]> {
+    fn event_shares(&mut self, slot: u32, positions: &Positions) -> SmallVec<[Share; VISIT_RUNS]> {
         let latest = self.shared.settings.slow_consumer == SlowConsumer::Latest;
         let (mut shares, mut bytes) = (SmallVec::new(), 0);
         while shares.len() < VISIT_RUNS && bytes < VISIT_BYTES as u64 {
@@ -282,14 +280,17 @@ impl<D: Driver> Worker<D> {
             }
             let until = self.pass_holes(lane, seat);
             let record = self.lanes.at(lane);
-            let position = record.lane.entry(seat).position;
-            if position == record.lane.view.head().position {
+            let (position, head) = (record.lane.entry(seat).position, record.lane.view.head());
+            let Some(place) = positions.place(subscription).filter(|_| position != head.position) else {
+                // Nothing is left, or its session has mixed encodings: what has no place in the ids can't be sent.
+                let entry = record.lane.entry_mut(seat);
+                (entry.position, entry.offset_low) = (head.position, low(head));
                 self.end_lap(lane);
                 continue;
-            }
+            };
             let from = record.lane.view.place(position).unit_start;
             debug_assert_eq!(from.position, position, "a cursor stands between units");
-            shares.push(Share { lane, subscription, seat, from, until });
+            shares.push(Share { place, lane, subscription, seat, from, until });
             bytes += until.since(position);
         }
         shares
@@ -373,9 +374,9 @@ impl<D: Driver> Worker<D> {
             && let Some(unit) = positions.next_replayed(&mut id)
         {
             if unit.len() > COPIED_BYTES {
-                outgoing.push_shared(unit)
+                outgoing.push_shared(unit);
             } else {
-                outgoing.push(&unit)
+                outgoing.push(&unit);
             }
             outgoing.push(&id);
         }
