@@ -145,6 +145,8 @@ impl World {
             rules: Arc::new(rules()),
             stones: 0,
             stone_ticks: 0,
+            keys: 0,
+            key_ticks: 0,
         };
         World {
             workers,
@@ -199,6 +201,7 @@ impl World {
                 assert_eq!(self.topics_gauge.used(), TOPICS_MAX);
                 assert!(nobody_waits && self.topics[topic].interests.is_empty());
             }
+            Published::TooLate => panic!("it may wait for good"),
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Stamp<'a> {
     pub offset: Offset,
     /// When it got that.
     pub time: UnixTime,
+    /// What its publisher has attached: a JSON object of strings.
+    pub tags: Option<&'a str>,
 }
 
 /// Makes units of all encodings but the canonical.

@@ -7,11 +7,17 @@
 //!
 //! Effects are read out by the caller: [`Homes::dirty`] topics to post, [`Homes::released`] senders to let go.
 
+mod delivery;
 mod history;
+mod keys;
 mod stones;
 mod topic;
+mod units;
 
-pub use history::{Run, Start};
+pub use self::{
+    delivery::{Delivery, Extras, NotPublished, Place, Receipt, Receipted},
+    history::{NoPage, PageRequest, Run, Start},
+};
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,14 +29,16 @@ use smallvec::SmallVec;
 
 use self::{
     history::Making,
+    keys::Keys,
     stones::{Stone, Stones},
     topic::{Held, Topic},
+    units::{Scratch, Units},
 };
 use super::{
     encoding::{Encoding, SharedEncoder},
     ids::{ConnectionId, Epoch, Key, Mark, Offset, Position, Tick, UnixTime, WorkerId},
     limits::{Gauge, Window},
-    log::{Extent, LogFull, Unit},
+    log::{Extent, Unit},
     name::TopicName,
     rules::Rules,
 };
@@ -47,9 +55,6 @@ pub fn home_of(name: &TopicName, workers: u16, seed: u64) -> WorkerId {
     WorkerId((0..workers.max(1)).max_by_key(|&worker| weight(worker)).unwrap_or(0))
 }
 
-/// What is kept of the memory that messages are encoded in.
-const SCRATCH_BYTES: usize = 256 * 1024;
-
 /// Topics whose messages grow old are looked at so often.
 const AGING: u32 = 10 * Tick::PER_SECOND;
 
@@ -59,7 +64,7 @@ pub fn mostly_unused(len: usize, capacity: usize) -> bool {
 }
 
 /// Mixes all bits of a number into all bits of another (the finisher of SplitMix64).
-fn scramble(mut x: u64) -> u64 {
+pub(super) fn scramble(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
@@ -74,42 +79,8 @@ pub enum Sender {
     Worker(WorkerId, usize),
     /// A thread that is no worker, whose message holds a credit of this many bytes.
     Outside(usize),
-}
-
-/// What is asked for a message beside that it is published.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Delivery {
-    /// Whose subscriptions must not get it.
-    pub exclude: Option<ConnectionId>,
-    /// Who wants to know the number that it gets.
-    pub receipt: Option<Receipt>,
-}
-
-impl Delivery {
-    /// To all, but the subscriptions of this connection, if there is one.
-    pub fn excluding(exclude: Option<ConnectionId>) -> Delivery {
-        Delivery { exclude, receipt: None }
-    }
-}
-
-/// Names a message to whoever has published it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Receipt {
-    /// Who has published it.
-    pub connection: ConnectionId,
-    /// The publisher's own number for it.
-    pub number: u32,
-}
-
-/// A message that was taken, and where it is now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Receipted {
-    /// Whose.
-    pub receipt: Receipt,
-    /// The topic's life.
-    pub epoch: Epoch,
-    /// The message's number in it.
-    pub offset: Offset,
+    /// The server itself: the scheduled message of this number.
+    Schedule(u64),
 }
 
 /// What became of a message.
@@ -121,6 +92,9 @@ pub enum Published {
     Held,
     /// The topic does not exist and no further one may be created. The message is dropped.
     TooManyTopics,
+    /// Its time was over when it came. The message is dropped; if its publisher wants to know, it is in
+    /// [`Homes::receipted`].
+    TooLate,
 }
 
 /// The number of topics is at its bound.
@@ -221,6 +195,10 @@ pub struct Limits {
     pub stones: usize,
     /// Ticks for which they are.
     pub stone_ticks: u32,
+    /// Idempotency keys that are remembered.
+    pub keys: usize,
+    /// Ticks for which they are.
+    pub key_ticks: u32,
 }
 
 /// The topics whose home one worker is.
@@ -241,13 +219,17 @@ pub struct Homes {
     starved: VecDeque<Key>,
     /// Topics with a history.
     aging: VecDeque<(Tick, Key)>,
+    /// Topics that hold a message back which is dropped at that time.
+    expiring: VecDeque<(Tick, Key)>,
     stones: Stones,
+    keys: Keys,
     encoder: SharedEncoder,
     /// What the message that is being taken is in other encodings.
-    scratch: Vec<u8>,
+    scratch: Scratch,
     time: UnixTime,
     epochs: u64,
     taken: u64,
+    late: u64,
 }
 
 impl Homes {
@@ -255,6 +237,7 @@ impl Homes {
     pub fn new(limits: Limits, encoder: SharedEncoder, workers: usize, seed: u64) -> Homes {
         Homes {
             stones: Stones::new(limits.stones, limits.stone_ticks, seed),
+            keys: Keys::new(limits.keys, limits.key_ticks, seed),
             limits,
             names: HashMap::with_hasher(FixedState::with_seed(seed)),
             slots: Vec::new(),
@@ -267,11 +250,13 @@ impl Homes {
             idle: VecDeque::new(),
             starved: VecDeque::new(),
             aging: VecDeque::new(),
+            expiring: VecDeque::new(),
             encoder,
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
             time: UnixTime::default(),
             epochs: scramble(seed),
             taken: 0,
+            late: 0,
         }
     }
 
@@ -290,6 +275,11 @@ impl Homes {
         self.time = time;
     }
 
+    /// What time it is for messages.
+    pub fn time(&self) -> UnixTime {
+        self.time
+    }
+
     /// Slots that topics may be in.
     pub fn slots(&self) -> u32 {
         u32::try_from(self.slots.len()).expect("the bound on topics is a u32")
@@ -306,6 +296,11 @@ impl Homes {
         std::mem::take(&mut self.taken)
     }
 
+    /// Messages that were dropped here for their time since this was last asked.
+    pub fn take_late_count(&mut self) -> u64 {
+        std::mem::take(&mut self.late)
+    }
+
     /// Publishes one message: appends it, or keeps it until the window has room.
     pub fn publish(
         &mut self,
@@ -315,15 +310,21 @@ impl Homes {
         sender: Sender,
         now: Tick,
     ) -> Published {
+        if delivery.until().is_some_and(|until| until <= now) {
+            self.late += 1;
+            self.receipted.extend(too_late(&delivery));
+            return Published::TooLate;
+        }
         let Ok(key) = self.find_or_create(name, now) else { return Published::TooManyTopics };
         let topic = self.slots[key.index as usize].topic.as_mut().expect("just found");
         if topic.held.is_none() && topic.has_room(unit.bytes().len(), self.limits.window) {
-            match self.append(key, &unit, delivery, now) {
+            match self.take(key, &unit, &delivery, now) {
                 Ok(()) => return Published::Taken,
                 Err(NotYet::LogFull) => self.starve(key),
                 Err(NotYet::Window) => {}
             }
         }
+        self.expiring.extend(delivery.until().map(|until| (until, key)));
         let held = Held { unit: unit.into_owned(), delivery, sender };
         self.topic_mut(key).expect("just found").held.get_or_insert_default().push_back(held);
         Published::Held
@@ -385,6 +386,43 @@ impl Homes {
         Some(Replay { epoch: making.epoch, behind, head, recovered, runs })
     }
 
+    /// Hands messages of a topic's history to `visit`, as long as that wants more: each with its number, its bytes in the
+    /// canonical encoding, and its tags. Gives the topic's life and its last message; `None` if nothing was ever
+    /// published to it that anybody remembers.
+    ///
+    /// # Errors
+    /// See [`NoPage`].
+    pub fn page(
+        &mut self,
+        name: &TopicName,
+        request: &PageRequest,
+        visit: impl FnMut(Offset, &[u8], Option<&str>) -> bool,
+    ) -> Result<Option<Place>, NoPage> {
+        if self.limits.rules.rule_for(name).history.is_none() {
+            return Err(NoPage::NoHistory);
+        }
+        let Some(&index) = self.names.get(name) else {
+            let stone = self.stones.look(name);
+            let place = stone.map(|stone| Place { epoch: stone.epoch, offset: stone.last });
+            return request.check_end(place).map(|()| place);
+        };
+        let topic = self.slots[index as usize].topic.as_ref().expect("named topics exist");
+        let place = Place { epoch: topic.epoch, offset: topic.last() };
+        request.check_end(Some(place))?;
+        let history = topic.history.as_ref().ok_or(NoPage::NoHistory)?;
+        history.page(request, self.time, visit)?;
+        Ok(Some(place))
+    }
+
+    /// Forgets what was published to a topic so far. Its numbers go on.
+    pub fn remove_history(&mut self, name: &TopicName) {
+        let Some(&index) = self.names.get(name) else { return };
+        let topic = self.slots[index as usize].topic.as_mut().expect("named topics exist");
+        if let Some(history) = &mut topic.history {
+            history.clear();
+        }
+    }
+
     /// A worker has no more subscriptions to a topic.
     pub fn leave(&mut self, name: &TopicName, worker: WorkerId, lane: Key, now: Tick) {
         let Some(&index) = self.names.get(name) else { return };
@@ -402,12 +440,9 @@ impl Homes {
     /// A worker's swept subscriptions all have what lies before `floor`.
     pub fn raise_floor(&mut self, key: Key, worker: WorkerId, lane: Key, floor: Mark, now: Tick) {
         let Some(topic) = self.topic_mut(key) else { return };
-        let Some(interest) = topic.interests.iter_mut().find(|i| i.worker == worker && i.lane == lane) else {
-            return;
-        };
-        interest.floor = floor;
-        topic.settle_floors();
-        self.take_held(key, now);
+        if topic.raise_floor(worker, lane, floor) && topic.held.is_some() {
+            self.take_held(key, now);
+        }
     }
 
     /// The topics that `worker` must be told of, to be asked for one by one with [`Homes::head_for`].
@@ -446,6 +481,13 @@ impl Homes {
             self.take_held(key, now);
         }
         self.forget(now);
+        self.keys.tick(now);
+        while let Some(&(until, key)) = self.expiring.front()
+            && until <= now
+        {
+            self.expiring.pop_front();
+            self.drop_late(key, now);
+        }
         // Where memory is short, what nobody needs any more is not kept for the next message.
         let quiet = if self.starved.is_empty() { QUIET } else { 0 };
         for _ in 0..self.live.len() {
@@ -576,49 +618,88 @@ impl Homes {
         Ok(key)
     }
 
-    fn append(&mut self, key: Key, unit: &Unit<'_>, delivery: Delivery, now: Tick) -> Result<(), NotYet> {
-        let Homes { slots, limits, dirty, live, aging, receipted, taken, encoder, scratch, time, .. } = self;
-        let (topic, time) = (slots[key.index as usize].topic.as_mut().expect("the caller found it"), *time);
-        if !topic.keeps() {
-            topic.canonical.log.pass();
-            topic.active_at = now;
-            *taken += 1;
-            receipted.extend(topic.receipted(delivery));
+    /// Gives a message its place.
+    fn take(&mut self, key: Key, unit: &Unit<'_>, delivery: &Delivery, now: Tick) -> Result<(), NotYet> {
+        match &delivery.extras {
+            None => self.append(key, unit, delivery, None, now),
+            Some(extras) => self.take_with(extras, key, unit, delivery, now),
+        }
+    }
+
+    /// The same for one of which more is asked.
+    #[cold]
+    fn take_with(
+        &mut self,
+        extras: &Arc<Extras>,
+        key: Key,
+        unit: &Unit<'_>,
+        delivery: &Delivery,
+        now: Tick,
+    ) -> Result<(), NotYet> {
+        let topic = self.topic_mut(key).expect("the caller found it");
+        let (name, has_history) = (topic.name.clone(), topic.history.is_some());
+        let known = extras.idempotency_key.as_deref().and_then(|key| self.keys.find(&name, key));
+        if let Some(place) = known {
+            let receipt = delivery.receipt.map(|receipt| Receipted { receipt, outcome: Ok(place) });
+            self.receipted.extend(receipt);
             return Ok(());
         }
-        scratch.clear();
-        let units = topic.encode(unit.bytes(), time, &**encoder, scratch);
-        if !topic.others_have_room(&units, limits.window) {
-            return Err(NotYet::Window);
+        let noted = has_history && (extras.skip_history || extras.tags.is_some());
+        let bytes = extras.tags.as_ref().map_or(0, |tags| tags.len());
+        let charge = if noted { Some(self.limits.logs.charge(bytes).ok_or(NotYet::LogFull)?) } else { None };
+        self.append(key, unit, delivery, extras.tags.as_deref(), now)?;
+        let topic = self.topic_mut(key).expect("still there");
+        let place = Place { epoch: topic.epoch, offset: topic.last() };
+        if let (Some(history), Some(charge)) = (&mut topic.history, charge) {
+            history.note_extras(place.offset, Arc::clone(extras), charge);
         }
-        let len = unit.bytes().len();
-        let mut room = topic.reserve(len, &units, now, time, &limits.logs);
-        while room.is_err() && topic.history.as_mut().is_some_and(|history| history.shrink()) {
-            room = topic.reserve(len, &units, now, time, &limits.logs);
+        if let Some(key) = &extras.idempotency_key {
+            self.keys.remember(name, key.clone(), place, now);
         }
-        if room.is_err() {
-            // Its own segments may be in the way: the workers have their references to what they still need.
-            if !topic.is_live() || topic.interests.iter().any(|interest| interest.dirty) {
-                return Err(NotYet::LogFull);
-            }
-            topic.release();
-            topic.reserve(len, &units, now, time, &limits.logs).map_err(|LogFull| NotYet::LogFull)?;
-        }
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        key: Key,
+        unit: &Unit<'_>,
+        delivery: &Delivery,
+        tags: Option<&str>,
+        now: Tick,
+    ) -> Result<(), NotYet> {
+        let Homes { slots, limits, dirty, live, aging, receipted, taken, encoder, scratch, time, .. } = self;
+        let (topic, time) = (slots[key.index as usize].topic.as_mut().expect("the caller found it"), *time);
+        let logs = &limits.logs;
+        let kept = topic.keeps();
+        let units = if topic.is_plain() && topic.canonical.log.append(unit, now, time, logs).is_ok() {
+            Units::default()
+        } else if kept {
+            let units = topic.encode(unit.bytes(), time, tags, &**encoder, scratch);
+            topic.append(unit, units, now, time, limits)?;
+            units
+        } else {
+            topic.canonical.log.pass();
+            Units::default()
+        };
         // Not before: a topic that finds the logs full must become quiet, and let go of what it has.
         topic.active_at = now;
         *taken += 1;
-        topic.write(unit, &units, scratch, time);
-        receipted.extend(topic.receipted(delivery));
+        if let Some(receipt) = delivery.receipt {
+            receipted.push(topic.receipted(receipt));
+        }
+        if !kept {
+            return Ok(());
+        }
         if !std::mem::replace(&mut topic.listed_live, true) {
             live.push_back((now, key));
         }
         if topic.history.is_some() && !std::mem::replace(&mut topic.listed_aging, true) {
             aging.push_back((now, key));
         }
-        topic.tell(delivery.exclude, len, &units, |worker, encoding| {
-            dirty[worker.index()].push((key, encoding));
-        });
-        scratch.shrink_to(SCRATCH_BYTES);
+        topic.tell(|worker, encoding| dirty[worker.index()].push((key, encoding)));
+        if let Some(connection) = delivery.exclude {
+            topic.leave_out(connection, unit.bytes().len(), units);
+        }
         Ok(())
     }
 
@@ -658,6 +739,27 @@ impl Homes {
         }
     }
 
+    /// Drops the messages that a topic holds back and whose time is over.
+    fn drop_late(&mut self, key: Key, now: Tick) {
+        let Some(topic) = self.topic_mut(key) else { return };
+        let Some(mut queue) = topic.held.take() else { return };
+        let (mut senders, mut receipts) = (Vec::new(), Vec::new());
+        queue.retain(|held| {
+            let is_late = held.delivery.until().is_some_and(|until| until <= now);
+            if is_late {
+                senders.push(held.sender);
+                receipts.extend(too_late(&held.delivery));
+            }
+            !is_late
+        });
+        topic.held = (!queue.is_empty()).then_some(queue);
+        self.late += senders.len() as u64;
+        self.released.append(&mut senders);
+        self.receipted.append(&mut receipts);
+        // What is behind them may have been waiting for nothing else.
+        self.take_held(key, now);
+    }
+
     /// Takes what waits, as far as the window allows.
     fn take_held(&mut self, key: Key, now: Tick) {
         let window = self.limits.window;
@@ -672,7 +774,7 @@ impl Homes {
                 topic.held.get_or_insert_default().push_front(first);
                 return;
             }
-            match self.append(key, &Unit::Owned(first.unit.clone()), first.delivery, now) {
+            match self.take(key, &Unit::Owned(first.unit.clone()), &first.delivery, now) {
                 Ok(()) => self.released.push(first.sender),
                 Err(why) => {
                     if why == NotYet::LogFull {
@@ -685,6 +787,11 @@ impl Homes {
             }
         }
     }
+}
+
+/// What the publisher of a message that is dropped for its time wants to know.
+fn too_late(delivery: &Delivery) -> Option<Receipted> {
+    delivery.receipt.map(|receipt| Receipted { receipt, outcome: Err(NotPublished::TooLate) })
 }
 
 #[cfg(test)]

@@ -1,14 +1,24 @@
-//! Messages that are published again and again: to which topic, how often, and the text with its placeholders.
+//! Messages that are published later, or again and again: to which topic, when, and texts with placeholders.
 //!
-//! Owns [`Template`]. When a message is due, and what a placeholder's value is at that time, is for others to say.
+//! Owns [`Template`] and [`Schedules`], the messages of one worker. What time it is, and how a message is published, is for
+//! others to say.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
+    str::FromStr,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
-use super::name::TopicName;
+use bytes::Bytes;
+
+use super::{
+    home::{Delivery, scramble},
+    ids::{UnixTime, WorkerId},
+    limits::{Charge, Gauge},
+    name::TopicName,
+};
 
 /// A message that is published to one topic in regular intervals.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,10 +172,277 @@ impl fmt::Display for TemplateError {
 
 impl std::error::Error for TemplateError {}
 
+/// Names a scheduled message on whichever worker.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ScheduleId {
+    /// Whose it is.
+    pub worker: WorkerId,
+    /// Its number there. It comes again only when the server has been started anew.
+    pub number: u64,
+}
+
+impl fmt::Display for ScheduleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.worker, self.number)
+    }
+}
+
+/// A text that names no scheduled message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InvalidScheduleId;
+
+impl FromStr for ScheduleId {
+    type Err = InvalidScheduleId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidScheduleId> {
+        let (worker, number) = text.split_once('-').ok_or(InvalidScheduleId)?;
+        let worker = worker.parse().map_err(|_| InvalidScheduleId)?;
+        let number = number.parse().map_err(|_| InvalidScheduleId)?;
+        Ok(ScheduleId { worker: WorkerId(worker), number })
+    }
+}
+
+/// What is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A finished unit in the canonical encoding.
+    Unit(Bytes),
+    /// A text whose places are filled in each time.
+    Text(Template),
+}
+
+/// A message that waits for its time.
+#[derive(Debug)]
+pub struct Scheduled {
+    /// What it is called, where it has a name.
+    pub name: Option<Arc<str>>,
+    /// Where it is published.
+    pub topic: TopicName,
+    /// What is published.
+    pub content: Content,
+    /// What is asked for it.
+    pub delivery: Delivery,
+    /// When it is published next.
+    pub at: UnixTime,
+    /// From one to the next; `None`: once.
+    pub every: Option<Duration>,
+    /// How many of it were due.
+    count: u64,
+    /// The last one waits for room in its topic.
+    waits: bool,
+    _charge: Charge,
+}
+
+/// A message whose time has come.
+#[derive(Debug)]
+pub struct Due {
+    /// Its number.
+    pub number: u64,
+    /// Where it is published.
+    pub topic: TopicName,
+    /// What is published.
+    pub content: Content,
+    /// What is asked for it.
+    pub delivery: Delivery,
+    /// How many of it there are with this one.
+    pub count: u64,
+    /// A random number of its own.
+    pub random: u64,
+}
+
+/// As much is scheduled as may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooManySchedules;
+
+/// The scheduled messages of the topics whose home one worker is.
+#[derive(Debug)]
+pub struct Schedules {
+    all: BTreeMap<u64, Scheduled>,
+    /// Soonest first.
+    order: BTreeSet<(UnixTime, u64)>,
+    last: u64,
+    max: usize,
+    bytes: Arc<Gauge>,
+    random: u64,
+}
+
+impl Schedules {
+    /// None yet, of at most `max`; what they keep is charged to `bytes`. Random numbers depend on `seed`.
+    pub fn new(max: usize, bytes: Arc<Gauge>, seed: u64) -> Schedules {
+        Schedules { all: BTreeMap::new(), order: BTreeSet::new(), last: 0, max, bytes, random: seed }
+    }
+
+    /// Adds a message; gives its number.
+    ///
+    /// # Errors
+    /// [`TooManySchedules`]
+    pub fn add(
+        &mut self,
+        name: Option<Arc<str>>,
+        topic: TopicName,
+        content: Content,
+        delivery: Delivery,
+        at: UnixTime,
+        every: Option<Duration>,
+    ) -> Result<u64, TooManySchedules> {
+        if self.all.len() >= self.max {
+            return Err(TooManySchedules);
+        }
+        let len = match &content {
+            Content::Unit(unit) => unit.len(),
+            Content::Text(template) => template.source().len(),
+        };
+        let charge = self.bytes.charge(len).ok_or(TooManySchedules)?;
+        self.last += 1;
+        let (count, waits) = (0, false);
+        let scheduled =
+            Scheduled { name, topic, content, delivery, at, every, count, waits, _charge: charge };
+        self.all.insert(self.last, scheduled);
+        self.order.insert((at, self.last));
+        Ok(self.last)
+    }
+
+    /// Takes one back; false if it is not there, or not any more.
+    pub fn cancel(&mut self, number: u64) -> bool {
+        let Some(scheduled) = self.all.remove(&number) else { return false };
+        self.order.remove(&(scheduled.at, number));
+        true
+    }
+
+    /// The same by its name.
+    pub fn cancel_named(&mut self, name: &str) -> bool {
+        let mut named = self.iter().filter(|(_, scheduled)| scheduled.name.as_deref() == Some(name));
+        let number = named.next().map(|(number, _)| number);
+        drop(named);
+        number.is_some_and(|number| self.cancel(number))
+    }
+
+    /// All of them, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Scheduled)> {
+        self.all.iter().map(|(number, scheduled)| (*number, scheduled))
+    }
+
+    /// When the next one is due.
+    pub fn next_at(&self) -> Option<UnixTime> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// A message whose time has come, if there is one. A recurring one is due again at the next of its times that lies
+    /// ahead: those that nobody came round to are left out, and so is one that comes while the last still waits for room.
+    pub fn take_due(&mut self, now: UnixTime) -> Option<Due> {
+        loop {
+            let &(at, number) = self.order.first().filter(|(at, _)| *at <= now)?;
+            self.order.remove(&(at, number));
+            let scheduled = self.all.get_mut(&number).expect("what is in the order is there");
+            scheduled.count += 1;
+            self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let due = Due {
+                number,
+                topic: scheduled.topic.clone(),
+                content: scheduled.content.clone(),
+                delivery: scheduled.delivery.clone(),
+                count: scheduled.count,
+                random: scramble(self.random),
+            };
+            let Some(every) = scheduled.every else {
+                self.all.remove(&number);
+                return Some(due);
+            };
+            let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX).max(1);
+            let steps = now.since(at) / every + 1;
+            scheduled.at = UnixTime(at.0.saturating_add(steps.saturating_mul(every)));
+            self.order.insert((scheduled.at, number));
+            if !scheduled.waits {
+                return Some(due);
+            }
+        }
+    }
+
+    /// A message that was due waits for room in its topic, or does so no longer.
+    pub fn set_waiting(&mut self, number: u64, waits: bool) {
+        if let Some(scheduled) = self.all.get_mut(&number) {
+            scheduled.waits = waits;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn schedules(max: usize) -> Schedules {
+        Schedules::new(max, Gauge::new(1000), 1)
+    }
+
+    fn add(schedules: &mut Schedules, at: u64, every_ms: Option<u64>) -> Result<u64, TooManySchedules> {
+        let content = Content::Unit(Bytes::from_static(b"0123456789"));
+        let topic = TopicName::parse("t").unwrap();
+        let every = every_ms.map(Duration::from_millis);
+        schedules.add(None, topic, content, Delivery::default(), UnixTime(at), every)
+    }
+
+    fn take(schedules: &mut Schedules, now: u64) -> Vec<(u64, u64)> {
+        std::iter::from_fn(|| schedules.take_due(UnixTime(now))).map(|due| (due.number, due.count)).collect()
+    }
+
+    #[test]
+    fn messages_come_at_their_time_and_in_order() {
+        let mut schedules = schedules(10);
+        let late = add(&mut schedules, 200, None).unwrap();
+        let soon = add(&mut schedules, 100, None).unwrap();
+        assert_eq!(schedules.next_at(), Some(UnixTime(100)));
+        assert_eq!(take(&mut schedules, 99), []);
+        assert_eq!(take(&mut schedules, 100), [(soon, 1)]);
+        assert_eq!(take(&mut schedules, 1000), [(late, 1)]);
+        assert_eq!((schedules.next_at(), schedules.bytes.used()), (None, 0), "nothing is left of them");
+    }
+
+    #[test]
+    fn what_is_late_does_not_come_in_a_burst() {
+        let mut schedules = schedules(10);
+        let number = add(&mut schedules, 100, Some(10)).unwrap();
+        assert_eq!(take(&mut schedules, 100), [(number, 1)]);
+        assert_eq!(take(&mut schedules, 109), []);
+        assert_eq!(take(&mut schedules, 1_055), [(number, 2)], "one for all that were missed");
+        assert_eq!(schedules.next_at(), Some(UnixTime(1_060)), "at its own times");
+        assert_eq!(take(&mut schedules, 1_060), [(number, 3)]);
+    }
+
+    #[test]
+    fn one_at_a_time_waits_for_room() {
+        let mut schedules = schedules(10);
+        let number = add(&mut schedules, 0, Some(10)).unwrap();
+        assert_eq!(take(&mut schedules, 0).len(), 1);
+        schedules.set_waiting(number, true);
+        assert_eq!(take(&mut schedules, 50), []);
+        schedules.set_waiting(number, false);
+        assert_eq!(take(&mut schedules, 60).len(), 1);
+    }
+
+    #[test]
+    fn number_and_bytes_are_bounded() {
+        let mut few = schedules(2);
+        let first = add(&mut few, 1, None).unwrap();
+        add(&mut few, 1, None).unwrap();
+        assert_eq!(add(&mut few, 1, None), Err(TooManySchedules));
+        assert!(few.cancel(first) && !few.cancel(first));
+        assert!(add(&mut few, 1, None).is_ok());
+        assert_eq!(few.iter().count(), 2);
+
+        let mut small = Schedules::new(1000, Gauge::new(25), 1);
+        assert!(add(&mut small, 1, None).is_ok() && add(&mut small, 1, None).is_ok());
+        assert_eq!(add(&mut small, 1, None), Err(TooManySchedules), "30 bytes");
+    }
+
+    #[test]
+    fn ids_are_read_back() {
+        let id = ScheduleId { worker: WorkerId(3), number: 17 };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in ["", "3", "3-", "-1", "a-1", "3-1-1", "70000-1"] {
+            assert_eq!(text.parse::<ScheduleId>(), Err(InvalidScheduleId), "{text}");
+        }
+    }
 
     fn rendered(source: &str) -> String {
         Template::parse(source).unwrap().render(1_700_000_000_123, 7, 5 << 11)

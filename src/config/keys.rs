@@ -49,6 +49,8 @@ pub static ALL: &[&dyn Entry] = &[
     &MAX_FRAGMENTS,
     &MAX_HEAD_BYTES,
     &MAX_BODY_BYTES,
+    &MAX_IDEMPOTENCY_KEYS,
+    &MAX_SCHEDULES,
     &HANDSHAKE_TIMEOUT,
     &MESSAGE_TIMEOUT,
     &PING_INTERVAL,
@@ -58,6 +60,8 @@ pub static ALL: &[&dyn Entry] = &[
     &CLOSE_TIMEOUT,
     &DRAIN_TIMEOUT,
     &TOPIC_IDLE_TIMEOUT,
+    &PUBLISH_TIMEOUT,
+    &IDEMPOTENCY_TIME,
     &SLOW_CONSUMER,
     &LAG_BYTES_MAX,
     &LAG_MESSAGES_MAX,
@@ -505,6 +509,40 @@ pub static MAX_BODY_BYTES: Key<Sizes> = Key {
     field: |config| vec![config.max_body_bytes],
 };
 
+/// `--max-idempotency-keys`
+pub static MAX_IDEMPOTENCY_KEYS: Key<Counts<usize>> = Key {
+    about: About {
+        name: "max-idempotency-keys",
+        group: Group::Limits,
+        default: &["10_000"],
+        means: "",
+        repeats: false,
+        brief: "idempotency keys of published messages that each worker remembers",
+        effect: "The oldest is forgotten when there is one more: a message with that key would be published again.",
+        reason: "Outlasts a retry within `--idempotency-time` at 33 keyed publishes a second and worker.",
+        memory: "about 700 bytes for each with the longest names and keys: 7 MB a worker.",
+    },
+    kind: Counts { from: 0, to: 10_000_000, unit: "keys" },
+    field: |config| vec![config.max_idempotency_keys],
+};
+
+/// `--max-schedules`
+pub static MAX_SCHEDULES: Key<Counts<usize>> = Key {
+    about: About {
+        name: "max-schedules",
+        group: Group::Limits,
+        default: &["10_000"],
+        means: "",
+        repeats: false,
+        brief: "messages that wait for their time, and recurring ones, on each worker",
+        effect: "Further ones are refused by the API with error 106.",
+        reason: "Timed messages are few; who needs millions of timers has a database for them.",
+        memory: "their payloads count in `--log-bytes-max`.",
+    },
+    kind: Counts { from: 0, to: 10_000_000, unit: "schedules" },
+    field: |config| vec![config.max_schedules],
+};
+
 /// `--handshake-timeout`
 pub static HANDSHAKE_TIMEOUT: Key<Times> = Key {
     about: About {
@@ -668,6 +706,41 @@ pub static TOPIC_IDLE_TIMEOUT: Key<Times> = Key {
     },
     kind: TIMES,
     field: |config| vec![config.topic_idle_timeout],
+};
+
+/// `--publish-timeout`
+pub static PUBLISH_TIMEOUT: Key<Times> = Key {
+    about: About {
+        name: "publish-timeout",
+        group: Group::Timeouts,
+        default: &["2s"],
+        means: "",
+        repeats: false,
+        brief: "time for which a message of the API may wait for room in its topic",
+        effect: "Then it is dropped, and the call is answered with 503 and `Retry-After`: it was surely not published. Messages \
+                 of WebSocket clients wait without such a bound: those clients are not read meanwhile.",
+        reason: "Longer than any lap over the subscribers takes; shorter than the timeouts of HTTP clients.",
+        memory: "",
+    },
+    kind: TIMES,
+    field: |config| vec![config.publish_timeout],
+};
+
+/// `--idempotency-time`
+pub static IDEMPOTENCY_TIME: Key<Times> = Key {
+    about: About {
+        name: "idempotency-time",
+        group: Group::Timeouts,
+        default: &["5m"],
+        means: "",
+        repeats: false,
+        brief: "time for which the idempotency key of a message is remembered",
+        effect: "A further message to its topic with the same key is not published meanwhile, and answered as the first was.",
+        reason: "Longer than a publisher goes on to try again.",
+        memory: "bounded by `--max-idempotency-keys`.",
+    },
+    kind: TIMES,
+    field: |config| vec![config.idempotency_time],
 };
 
 /// `--slow-consumer`

@@ -126,6 +126,10 @@ pub struct Config {
     pub max_head_bytes: usize,
     /// Bytes of one request body.
     pub max_body_bytes: usize,
+    /// Idempotency keys that each worker remembers.
+    pub max_idempotency_keys: usize,
+    /// Schedules on each worker.
+    pub max_schedules: usize,
 
     /// From accept to the end of the request head.
     pub handshake_timeout: Duration,
@@ -145,6 +149,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Time for which a topic without subscribers and publishers goes on existing.
     pub topic_idle_timeout: Duration,
+    /// Time for which a message of the API may wait for room in its topic.
+    pub publish_timeout: Duration,
+    /// Time for which an idempotency key is remembered.
+    pub idempotency_time: Duration,
 
     /// What happens to a slow consumer.
     pub slow_consumer: SlowConsumer,
@@ -209,6 +217,8 @@ impl Config {
             max_fragments: given.one(&keys::MAX_FRAGMENTS)?,
             max_head_bytes: given.one(&keys::MAX_HEAD_BYTES)?,
             max_body_bytes: given.one(&keys::MAX_BODY_BYTES)?,
+            max_idempotency_keys: given.one(&keys::MAX_IDEMPOTENCY_KEYS)?,
+            max_schedules: given.one(&keys::MAX_SCHEDULES)?,
             handshake_timeout: given.one(&keys::HANDSHAKE_TIMEOUT)?,
             message_timeout: given.one(&keys::MESSAGE_TIMEOUT)?,
             ping_interval: given.one(&keys::PING_INTERVAL)?,
@@ -218,6 +228,8 @@ impl Config {
             close_timeout: given.one(&keys::CLOSE_TIMEOUT)?,
             drain_timeout: given.one(&keys::DRAIN_TIMEOUT)?,
             topic_idle_timeout: given.one(&keys::TOPIC_IDLE_TIMEOUT)?,
+            publish_timeout: given.one(&keys::PUBLISH_TIMEOUT)?,
+            idempotency_time: given.one(&keys::IDEMPOTENCY_TIME)?,
             slow_consumer: given.one(&keys::SLOW_CONSUMER)?,
             lag_bytes_max: given.one(&keys::LAG_BYTES_MAX)?,
             lag_messages_max: given.one(&keys::LAG_MESSAGES_MAX)?,

@@ -218,7 +218,8 @@ impl<D: Driver> Worker<D> {
         for slot in draining.next..until {
             match self.connections.phase(slot) {
                 Phase::Open => self.close(slot, CloseCode::GOING_AWAY, "the server is stopping", Why::Drain),
-                // Who has asked already gets the answer.
+                // Who has asked already gets the answer, after which the connection ends.
+                Phase::Head if self.has_call(slot) => {}
                 Phase::Head if self.connections.hot(slot).outgoing.is_some() => self.finish(slot),
                 Phase::Head | Phase::Opening => self.end(slot, End::Close, Why::Drain),
                 Phase::Finishing if self.connections.hot(slot).is(Flag::Finished) => {

@@ -7,7 +7,7 @@ use super::{
     connections::{Flag, Phase, Transport},
     driver::{Driver, End},
     farewell::Why,
-    mail::Control,
+    mail::{Caller, Control},
     outbox::Requested,
     stats::Family,
     worker::Worker,
@@ -15,13 +15,13 @@ use super::{
 use crate::{
     broker::{
         encoding::Encoding,
-        home::{Delivery, Published, Receipt, Receipted, Sender, Start, home_of},
-        ids::{ConnectionId, Epoch, Offset, Tick, WorkerId},
+        home::{Delivery, NotPublished, Place, Published, Receipt, Receipted, Sender, Start, home_of},
+        ids::{ConnectionId, Tick, WorkerId},
         log::Unit,
         name::TopicName,
     },
     protocol::ws::{CloseCode, Frame, OpCode, control_frame},
-    session::{Audience, Error, Message, Sink, State, dialect::sse, event_of, frame_of, kept},
+    session::{Audience, Error, Message, Sink, State, api::plan, dialect::sse, event_of, frame_of, kept},
 };
 
 /// How a session ends its own connection.
@@ -58,15 +58,21 @@ impl<D: Driver> Worker<D> {
         home_of(topic, self.shared.workers(), self.shared.settings.seed)
     }
 
-    fn publish(&mut self, topic: &TopicName, unit: Unit<'_>, delivery: Delivery, sender: ConnectionId) {
+    pub(super) fn publish(
+        &mut self,
+        topic: &TopicName,
+        unit: Unit<'_>,
+        delivery: Delivery,
+        sender: ConnectionId,
+    ) {
         let home = self.home_of(topic);
-        let bytes = unit.bytes().len();
+        let (bytes, receipt) = (unit.bytes().len(), delivery.receipt);
         let held = if home == self.id {
             match self.homes.publish(topic, unit, delivery, Sender::Connection(sender, bytes), self.now) {
-                Published::Taken => false,
+                Published::Taken | Published::TooLate => false,
                 Published::Held => true,
                 Published::TooManyTopics => {
-                    self.dropped(sender, delivery.receipt);
+                    self.dropped(sender, receipt);
                     false
                 }
             }
@@ -94,6 +100,22 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    /// Drops messages that have waited for credit for too long.
+    pub(super) fn drop_late(&mut self) {
+        let mut late = Vec::new();
+        for outbox in &mut self.outboxes {
+            outbox
+                .drop_late(self.now, |sender, bytes, delivery| late.push((sender, bytes, delivery.receipt)));
+        }
+        for (sender, bytes, receipt) in late {
+            self.stats().messages_late.add(1);
+            self.release(sender, bytes);
+            if let Some(receipt) = receipt {
+                self.receipted(Receipted { receipt, outcome: Err(NotPublished::TooLate) });
+            }
+        }
+    }
+
     /// A message was dropped, since its topic can't be made: whoever wanted a receipt gets that instead.
     pub(super) fn dropped(&mut self, sender: ConnectionId, receipt: Option<Receipt>) {
         match receipt {
@@ -102,7 +124,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Tells publishers which numbers their messages have got, those of other workers by mail.
+    /// Tells publishers what became of their messages, those of other workers by mail.
     pub(super) fn post_receipts(&mut self) {
         for receipted in std::mem::take(self.homes.receipted()) {
             let worker = receipted.receipt.connection.worker;
@@ -114,22 +136,27 @@ impl<D: Driver> Worker<D> {
         }
         for receipt in std::mem::take(&mut self.failed) {
             self.stats().count(Family::Refused, "too_many_topics");
-            self.published(receipt, Err(Error::TooManyTopics));
+            self.receipted(Receipted { receipt, outcome: Err(NotPublished::TooManyTopics) });
         }
     }
 
-    /// A message of one of this worker's connections was taken.
+    /// What became of a message of one of this worker's connections.
     pub(super) fn receipted(&mut self, receipted: Receipted) {
-        let Receipted { receipt, epoch, offset } = receipted;
-        self.published(receipt, Ok((epoch, offset)));
-    }
-
-    fn published(&mut self, receipt: Receipt, outcome: Result<(Epoch, Offset), Error>) {
-        let Receipt { connection, number } = receipt;
-        if self.connections.is_current(connection) && self.connections.phase(connection.slot) == Phase::Open {
-            self.with_session(connection.slot, |session, context| {
-                session.published(context, number, outcome)
-            });
+        let Receipted { receipt: Receipt { connection, number }, outcome } = receipted;
+        if !self.connections.is_current(connection) {
+            return;
+        }
+        match self.connections.phase(connection.slot) {
+            Phase::Head => self.errand_done(Caller { connection, number }, plan::published(outcome)),
+            Phase::Open => {
+                // No message of a session has a time after which it is dropped.
+                let outcome = outcome.map(|Place { epoch, offset }| (epoch, offset));
+                let outcome = outcome.map_err(|_| Error::TooManyTopics);
+                self.with_session(connection.slot, |session, context| {
+                    session.published(context, number, outcome)
+                });
+            }
+            _ => {}
         }
     }
 
@@ -203,7 +230,7 @@ impl<D: Driver> Sink for Commands<'_, D> {
         };
         let exclude = (to == Audience::Others).then_some(id);
         let receipt = receipt.map(|number| Receipt { connection: id, number });
-        self.worker.publish(topic, unit, Delivery { exclude, receipt }, id);
+        self.worker.publish(topic, unit, Delivery { exclude, receipt, extras: None }, id);
     }
 
     fn subscribe(&mut self, topic: &TopicName) -> TopicName {

@@ -19,7 +19,7 @@ use crate::{
         http::{BodyReader, Request},
         ws::Reader,
     },
-    session::Session,
+    session::{Session, api::Plan},
 };
 
 /// Where a connection stands.
@@ -160,6 +160,8 @@ pub struct Extra {
     pub head: BytesMut,
     /// A request whose body is not whole yet.
     pub collecting: Option<Box<Collecting>>,
+    /// A call of the server API that is being carried out.
+    pub calling: Option<Box<Calling>>,
     /// Received, and not to be looked at before the connection may be read again.
     pub unread: BytesMut,
     /// Published messages that wait for room or credit.
@@ -189,18 +191,30 @@ pub struct Collecting {
     pub body: BodyReader,
 }
 
+/// A call of the server API, and what is known of its answer.
+#[derive(Debug)]
+pub struct Calling {
+    /// The head of its request.
+    pub request: Request,
+    /// What is done for it.
+    pub plan: Plan,
+    /// Bytes of its body, which lives as long.
+    pub body_len: usize,
+}
+
 /// Questions for some of the past that one connection may have under way; with so many it is not read.
 const ASKED_MAX: u32 = 16;
 
 impl Extra {
     /// Whether the connection is not read before something of it is taken, or answered.
     pub fn holds(&self) -> bool {
-        self.held > 0 || self.asked >= ASKED_MAX
+        self.held > 0 || self.asked >= ASKED_MAX || self.calling.is_some()
     }
 
     fn is_default(&self) -> bool {
         self.head.is_empty()
             && self.collecting.is_none()
+            && self.calling.is_none()
             && self.unread.is_empty()
             && self.held == 0
             && self.pending == 0

@@ -82,6 +82,10 @@ impl<D: Driver> Worker<D> {
         let (handshake, message) = (settings.handshake, settings.message);
         let warm = self.connections.warm(slot);
         let extra = warm.extra.as_ref();
+        if extra.is_some_and(|extra| extra.calling.is_some()) {
+            // It waits for us.
+            return Some(handshake);
+        }
         // A body is as long as a message, and has as long.
         let in_body = extra.is_some_and(|extra| extra.collecting.is_some());
         let begun = in_body || extra.is_some_and(|extra| !extra.head.is_empty());

@@ -20,6 +20,8 @@ pub enum Why {
     Terminated,
     /// The embedding program closed it from outside.
     Handle,
+    /// A backend closed it.
+    Api,
     /// The session failed.
     Failed,
     /// HTTP: answered, and over.
@@ -55,6 +57,7 @@ impl Why {
             Why::Session => "session",
             Why::Terminated => "terminated",
             Why::Handle => "handle",
+            Why::Api => "api",
             Why::Failed => "session_failed",
             Why::Http => "http",
             Why::HandshakeTimeout => "handshake_timeout",

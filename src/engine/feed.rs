@@ -303,7 +303,7 @@ impl<D: Driver> Worker<D> {
         self.release_assembly(before);
         match read {
             Ok(Some(body)) => {
-                self.answer_body(slot, &collecting.request, body);
+                self.answer_body(slot, collecting.request, body);
                 Collected::Whole
             }
             Ok(None) => {
@@ -326,30 +326,33 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn answer_body(&mut self, slot: u32, request: &Request, body: Bytes) {
+    fn answer_body(&mut self, slot: u32, request: Request, body: Bytes) {
         let address = SocketAddr::new(self.connections.address(slot), 0);
         let router = std::sync::Arc::clone(&self.shared.router);
-        let answered =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| router.respond(request, body, address)));
+        let body_len = body.len();
+        let answered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            router.respond(&request, body, address)
+        }));
         let answer = answered.unwrap_or_else(|_| Answer::Refuse(self.router_panicked()));
         let response = match answer {
             Answer::Respond(response) => response,
-            Answer::Call(call) => self.call(&call),
+            Answer::Call(call) => return self.call(slot, request, *call, body_len),
             Answer::Refuse(refusal) => {
                 self.stats().count(Family::Refused, refusal.reason);
                 Response::from(refusal)
             }
         };
-        let close = !self.goes_on(request);
-        self.answer(slot, &response, Some(request), close);
+        let close = !self.goes_on(&request);
+        self.answer(slot, &response, Some(&request), close);
     }
 
     fn take_collecting(&mut self, slot: u32) -> Option<Box<Collecting>> {
         self.connections.warm(slot).extra.as_mut()?.collecting.take()
     }
 
-    /// Nothing more of a body will be read.
+    /// Nothing more of a body will be read, and nobody waits for an answer to it.
     pub(super) fn drop_body(&mut self, slot: u32) {
+        self.take_calling(slot);
         if let Some(collecting) = self.take_collecting(slot) {
             self.release_assembly(collecting.body.buffered());
         }
@@ -443,11 +446,11 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Whether the connection may serve another request behind this one.
-    fn goes_on(&self, request: &Request) -> bool {
+    pub(super) fn goes_on(&self, request: &Request) -> bool {
         request.keep_alive() && self.draining.is_none()
     }
 
-    fn answer(&mut self, slot: u32, response: &Response, request: Option<&Request>, close: bool) {
+    pub(super) fn answer(&mut self, slot: u32, response: &Response, request: Option<&Request>, close: bool) {
         self.stats().requests.add(1);
         let version = request.map_or(Version::Http11, |request| request.version);
         let head_only = request.is_some_and(|request| request.method == Method::Head);

@@ -243,7 +243,8 @@ impl Account {
         self.overdrawn.bytes += credits.bytes;
     }
 
+    /// Each has a message wherever it has bytes.
     fn is_settled(&self) -> bool {
-        self.overdrawn == Credits::default() && self.back == Credits::default()
+        self.overdrawn.messages | self.back.messages == 0
     }
 }

@@ -11,12 +11,15 @@ use std::{collections::HashMap, net::SocketAddr};
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 
-use crate::broker::{
-    encoding::Encoding,
-    home::{Delivery, Head, Receipt, Receipted, Replay, Start},
-    ids::{ConnectionId, Key, Mark},
-    log::Unit,
-    name::TopicName,
+use crate::{
+    broker::{
+        encoding::Encoding,
+        home::{Delivery, Head, Receipt, Receipted, Replay, Start},
+        ids::{ConnectionId, Key, Mark},
+        log::Unit,
+        name::TopicName,
+    },
+    session::api::plan::{Errand, Outcome},
 };
 
 /// Bytes of messages under way between two workers, beyond which no further message is sent; one of any
@@ -36,8 +39,21 @@ pub enum Control {
     Refused(Key),
     /// To the worker: this connection's message was dropped, for the same reason. The receipt that it wanted.
     Dropped(ConnectionId, Option<Receipt>),
-    /// To the worker: a message of one of its connections was taken.
+    /// To the worker: what became of a message of one of its connections.
     Receipted(Receipted),
+    /// Something to do for a call of the server API.
+    Errand(Caller, Box<Errand>),
+    /// To the worker: what became of that.
+    Done(Caller, Box<Outcome>),
+}
+
+/// Who has asked for something that a call needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// The connection that the call came on.
+    pub connection: ConnectionId,
+    /// The call's own number for it.
+    pub number: u32,
 }
 
 /// To a topic's home: what a subscription wants of the past.

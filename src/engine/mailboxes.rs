@@ -108,13 +108,18 @@ impl<S> Post<S> {
         self.ring(to);
     }
 
+    /// Whether mail from one sender waits.
+    pub fn has_mail(&self, from: WorkerId, to: WorkerId) -> bool {
+        self.mailbox(from, to).full.load(Ordering::Acquire)
+    }
+
     /// Takes all mail from one sender into `mail`, which must be empty.
     pub fn take(&self, from: WorkerId, to: WorkerId, mail: &mut Batch<S>) {
         debug_assert!(mail.is_empty());
-        let mailbox = self.mailbox(from, to);
-        if !mailbox.full.load(Ordering::Acquire) {
+        if !self.has_mail(from, to) {
             return;
         }
+        let mailbox = self.mailbox(from, to);
         if let Some(mut batch) = mailbox.lock(Patience::Later) {
             std::mem::swap(&mut *batch, mail);
             mailbox.full.store(false, Ordering::Release);

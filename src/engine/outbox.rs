@@ -5,7 +5,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::mail::{Batch, Credits, MAIL_BYTES_MAX};
-use crate::broker::{home::Delivery, ids::ConnectionId, log::Unit, name::TopicName};
+use crate::broker::{
+    home::Delivery,
+    ids::{ConnectionId, Tick},
+    log::Unit,
+    name::TopicName,
+};
 
 /// What became of a message for another worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +28,8 @@ pub struct Outbox<S> {
     under_way: Credits,
     messages_max: usize,
     waiting: VecDeque<Waiting>,
+    /// Of those that wait: how many are dropped at some time.
+    timed: usize,
 }
 
 struct Waiting {
@@ -40,6 +47,7 @@ impl<S> Outbox<S> {
             under_way: Credits::default(),
             messages_max,
             waiting: VecDeque::new(),
+            timed: 0,
         }
     }
 
@@ -60,6 +68,7 @@ impl<S> Outbox<S> {
             self.send(topic.clone(), unit, delivery, sender);
             return Requested::Taken;
         }
+        self.timed += usize::from(delivery.until().is_some());
         self.waiting.push_back(Waiting { topic: topic.clone(), unit: unit.into_owned(), delivery, sender });
         Requested::Held
     }
@@ -71,9 +80,25 @@ impl<S> Outbox<S> {
         while self.has_credit()
             && let Some(waiting) = self.waiting.pop_front()
         {
+            self.timed -= usize::from(waiting.delivery.until().is_some());
             released(waiting.sender, waiting.unit.len());
             self.send(waiting.topic, Unit::Owned(waiting.unit), waiting.delivery, waiting.sender);
         }
+    }
+
+    /// Drops what has waited here for too long: `dropped` hears whose message of how many bytes, and what was asked for it.
+    pub fn drop_late(&mut self, now: Tick, mut dropped: impl FnMut(ConnectionId, usize, &Delivery)) {
+        if self.timed == 0 {
+            return;
+        }
+        self.waiting.retain(|waiting| {
+            let is_late = waiting.delivery.until().is_some_and(|until| until <= now);
+            if is_late {
+                self.timed -= 1;
+                dropped(waiting.sender, waiting.unit.len(), &waiting.delivery);
+            }
+            !is_late
+        });
     }
 
     fn send(&mut self, topic: TopicName, unit: Unit<'_>, delivery: Delivery, sender: ConnectionId) {

@@ -328,7 +328,7 @@ impl<D: Driver> Worker<D> {
     fn publish_ordered(&mut self, topic: &TopicName, frame: &Bytes) -> Progress {
         let sender = Sender::Outside(frame.len());
         match self.homes.publish(topic, Unit::Owned(frame.clone()), Delivery::default(), sender, self.now) {
-            Published::Taken => Progress::Done,
+            Published::Taken | Published::TooLate => Progress::Done,
             Published::Held => {
                 self.stats().messages_held.add(1);
                 Progress::Held

@@ -15,7 +15,7 @@ impl<D: Driver> Worker<D> {
     /// Takes what the others sent, one after another. As a home: appends.
     pub(super) fn take_mail(&mut self) {
         for from in (0..self.shared.workers()).map(WorkerId) {
-            if from == self.id {
+            if from == self.id || !self.shared.post.has_mail(from, self.id) {
                 continue;
             }
             let mut mail = std::mem::take(&mut self.mail);
@@ -28,8 +28,12 @@ impl<D: Driver> Worker<D> {
             self.mail = mail;
         }
         self.take_orders();
-        for lane in std::mem::take(&mut self.refused) {
-            self.lane_refused(lane);
+        if !self.errands.is_empty() {
+            self.go_on_with_errands();
+        }
+        self.publish_due();
+        if !self.refused.is_empty() {
+            std::mem::take(&mut self.refused).into_iter().for_each(|lane| self.lane_refused(lane));
         }
     }
 
@@ -52,6 +56,8 @@ impl<D: Driver> Worker<D> {
                 Control::Refused(lane) => self.lane_refused(lane),
                 Control::Dropped(sender, receipt) => self.dropped(sender, receipt),
                 Control::Receipted(receipted) => self.receipted(receipted),
+                Control::Errand(caller, errand) => self.do_errand(caller, *errand),
+                Control::Done(caller, outcome) => self.errand_done(caller, *outcome),
             }
         }
         for floor in mail.floors.drain(..) {
@@ -60,15 +66,15 @@ impl<D: Driver> Worker<D> {
         for head in mail.heads.drain(..) {
             self.apply_head(head);
         }
-        for recovered in mail.recovered.drain(..) {
-            self.recovered(recovered);
+        if !mail.recovered.is_empty() {
+            mail.recovered.drain(..).for_each(|recovered| self.recovered(recovered));
         }
         for (publish, unit) in mail.requests() {
             let bytes = unit.bytes().len();
             let sender = Sender::Worker(from, bytes);
-            match self.homes.publish(&publish.topic, unit, publish.delivery, sender, self.now) {
+            match self.homes.publish(&publish.topic, unit, publish.delivery.clone(), sender, self.now) {
                 Published::Held => continue,
-                Published::Taken => {}
+                Published::Taken | Published::TooLate => {}
                 Published::TooManyTopics => {
                     let dropped = Control::Dropped(publish.sender, publish.delivery.receipt);
                     self.outboxes[from.index()].batch.control.push(dropped);
@@ -86,12 +92,16 @@ impl<D: Driver> Worker<D> {
         self.post_floors();
         self.let_go_held();
         self.post_heads();
-        self.post_receipts();
-        for recovered in std::mem::take(&mut self.recovered) {
-            self.recovered(recovered);
+        if self.homes.has_receipts() || !self.failed.is_empty() {
+            self.post_receipts();
+        }
+        if !self.recovered.is_empty() {
+            std::mem::take(&mut self.recovered).into_iter().for_each(|recovered| self.recovered(recovered));
         }
         let taken = self.homes.take_count();
         self.stats().messages_published.add(taken);
+        let late = self.homes.take_late_count();
+        self.stats().messages_late.add(late);
         for to in (0..self.shared.workers()).map(WorkerId) {
             if to != self.id {
                 self.shared.post.put(self.id, to, &mut self.outboxes[to.index()].batch, patience);
@@ -145,6 +155,7 @@ impl<D: Driver> Worker<D> {
                 Sender::Connection(connection, bytes) => self.release(connection, bytes),
                 Sender::Worker(worker, bytes) => self.give_credit(worker, bytes),
                 Sender::Outside(bytes) => self.orders.account.give_back(Credits { messages: 1, bytes }),
+                Sender::Schedule(number) => self.schedules.set_waiting(number, false),
             }
         }
     }

@@ -21,6 +21,7 @@ use crate::{
         ids::{Tick, UnixTime, WorkerId},
         limits::{Gauge, Window},
         rules::Rules,
+        schedule::Schedule,
     },
     config::{Config, SlowConsumer},
     protocol::{http::HeadLimits, ws},
@@ -78,12 +79,26 @@ pub struct Settings {
     pub drain: u32,
     /// Ticks that an idle topic lives.
     pub topic_idle: u32,
+    /// Ticks that a message of the API may wait for room in its topic.
+    pub publish: u32,
+    /// Idempotency keys that each worker remembers.
+    pub idempotency_keys_max: usize,
+    /// Ticks for which it does.
+    pub idempotency: u32,
+    /// Schedules on each worker.
+    pub schedules_max: usize,
+    /// Topics that one connection subscribes to.
+    pub subscriptions_max: usize,
     /// What holds for each topic.
     pub rules: Arc<Rules>,
     /// Makes what messages are in each encoding.
     pub encoder: SharedEncoder,
     /// Wall-clock time at the drivers' beginning.
     pub began: UnixTime,
+    /// What tells this start of the server from others.
+    pub uid: Arc<str>,
+    /// What the server publishes by itself.
+    pub schedules: Arc<[Schedule]>,
     /// All hashes and epochs depend on it.
     pub seed: u64,
 }
@@ -116,9 +131,16 @@ impl Settings {
             close: Tick::span(config.close_timeout),
             drain: Tick::span(config.drain_timeout),
             topic_idle: Tick::span(config.topic_idle_timeout),
+            publish: Tick::span(config.publish_timeout),
+            idempotency_keys_max: config.max_idempotency_keys,
+            idempotency: Tick::span(config.idempotency_time),
+            schedules_max: config.max_schedules,
+            subscriptions_max: config.max_subscriptions,
             rules: Arc::new(config.rules()),
             encoder: Arc::new(Dialects),
             began: UnixTime::default(),
+            uid: Arc::from(""),
+            schedules: config.schedules.as_slice().into(),
             seed,
         }
     }

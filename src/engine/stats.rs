@@ -87,6 +87,8 @@ stats! {
     Counter messages_sent: "Messages sent to single clients (echo, replies)",
     Counter messages_published: "Messages that got an offset at this worker",
     Counter messages_held: "Messages that waited for room or credit while their publisher was not read",
+    Counter messages_late: "Messages of the API that found no room in their topic within --publish-timeout, and were dropped",
+    Counter api_calls: "Calls of the server API that were carried out, each command of a batch",
     Counter deliveries: "Messages of topics sent to subscribers",
     Counter deliveries_left_out: "Messages not sent to the connection that published them, as it asked",
     Counter deliveries_skipped: "Messages that slow subscribers missed, with --slow-consumer skip",

@@ -18,6 +18,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
+    api::Lengthy,
     closing::Draining,
     connections::{Connections, Flag, Phase},
     deadlines::Deadlines,
@@ -38,8 +39,9 @@ use super::{
 };
 use crate::{
     broker::{
-        home::{self, Homes, Receipt, mostly_unused},
+        home::{self, Delivery, Homes, Receipt, home_of, mostly_unused},
         ids::{ConnectionId, Key, Tick, UnixTime, WorkerId},
+        schedule::{Content, Schedule, Schedules},
     },
     session::Error,
 };
@@ -107,6 +109,10 @@ pub struct Worker<D: Driver> {
     pub(super) mail: Batch<D::Socket>,
     /// What was asked from outside.
     pub(super) orders: Orders,
+    /// Errands of the server API that take more than a turn.
+    pub(super) errands: VecDeque<Lengthy>,
+    /// Messages of topics whose home is here that wait for their time.
+    pub(super) schedules: Schedules,
     pub(super) acceptable: bool,
     /// No accept before this tick, after one failed.
     pub(super) accept_after: Tick,
@@ -136,7 +142,10 @@ impl<D: Driver> Worker<D> {
             rules: Arc::clone(&settings.rules),
             stones: STONES,
             stone_ticks: STONE_TICKS,
+            keys: settings.idempotency_keys_max,
+            key_ticks: settings.idempotency,
         };
+        let schedules = schedules(id, &shared);
         // Epochs must differ between workers and runs, hashes of names must not differ between workers.
         let encoder = Arc::clone(&settings.encoder);
         let homes = Homes::new(limits, encoder, workers, settings.seed ^ (u64::from(id.0) << 48));
@@ -166,6 +175,8 @@ impl<D: Driver> Worker<D> {
             scratch: Vec::new(),
             mail: Batch::default(),
             orders: Orders::default(),
+            errands: VecDeque::new(),
+            schedules,
             acceptable: true,
             accept_after: Tick(0),
             surplus: 0,
@@ -201,18 +212,27 @@ impl<D: Driver> Worker<D> {
         let next_tick = self.read_clock();
 
         self.accept();
-        self.read_ready();
+        // Between the slices of a sweep most of what follows has nothing to do, and must cost next to nothing.
+        if !self.ready.is_empty() {
+            self.read_ready();
+        }
         self.take_mail();
         self.post(Patience::Later);
-        self.resume();
+        if !self.resumed.is_empty() {
+            self.resume();
+        }
         if next_tick {
             self.each_tenth();
         }
         if self.shared.is_draining() && (next_tick || self.draining.is_none()) {
             self.drain_some();
         }
-        self.tell_errors();
-        self.flush_some();
+        if !self.errors.is_empty() {
+            self.tell_errors();
+        }
+        if !self.to_flush.is_empty() {
+            self.flush_some();
+        }
         self.sweep();
         Ok(self.turn())
     }
@@ -230,6 +250,7 @@ impl<D: Driver> Worker<D> {
             && !self.acceptable
             && self.homes.is_empty()
             && self.lanes.len() == 0
+            && self.schedules.next_at().is_none()
             && self.draining.is_none()
         {
             // Nobody here has a deadline, so there will be no tick.
@@ -302,6 +323,7 @@ impl<D: Driver> Worker<D> {
             || self.homes.has_receipts()
             || (self.acceptable && self.now >= self.accept_after)
             || self.orders.wait()
+            || !self.errands.is_empty()
             || self.shared.post.waits(self.id)
             || self.shared.is_draining() != self.draining.is_some()
     }
@@ -322,8 +344,15 @@ impl<D: Driver> Worker<D> {
 
     fn until_next_tick(&self) -> Duration {
         let tenth = 1_000_000 / u64::from(Tick::PER_SECOND);
-        let passed = u64::try_from(self.driver.now().as_micros()).unwrap_or(u64::MAX) % tenth;
-        Duration::from_micros(tenth - passed)
+        let now = self.driver.now();
+        let passed = u64::try_from(now.as_micros()).unwrap_or(u64::MAX) % tenth;
+        let tick = Duration::from_micros(tenth - passed);
+        self.schedules.next_at().map_or(tick, |at| tick.min(self.until(at, now)))
+    }
+
+    /// How long it is from a driver's time to a wall-clock time.
+    fn until(&self, at: UnixTime, now: Duration) -> Duration {
+        Duration::from_millis(at.since(self.shared.settings.began)).saturating_sub(now)
     }
 
     /// What is due ten times a second.
@@ -336,6 +365,7 @@ impl<D: Driver> Worker<D> {
         due.drain(..).for_each(|slot| self.look(slot));
         self.due = due;
         self.homes.tick(self.now);
+        self.drop_late();
         self.quieten_lanes();
         self.relieve_logs();
         self.high_water.note(self.pieces());
@@ -402,6 +432,26 @@ impl<D: Driver> Worker<D> {
             self.dirty.push_back(lane);
         }
     }
+}
+
+/// What the server publishes by itself to the topics whose home a worker is.
+fn schedules<S>(id: WorkerId, shared: &Shared<S>) -> Schedules {
+    let settings = &shared.settings;
+    let seed = settings.seed ^ u64::from(id.0);
+    let mut schedules = Schedules::new(settings.schedules_max, Arc::clone(&shared.logs), seed);
+    for Schedule { name, topic, every, payload } in settings.schedules.iter() {
+        if home_of(topic, shared.workers(), settings.seed) == id {
+            let millis = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+            let first = UnixTime(settings.began.0.saturating_add(millis));
+            let content = Content::Text(payload.clone());
+            let added =
+                schedules.add(name.clone(), topic.clone(), content, Delivery::default(), first, Some(*every));
+            if added.is_err() {
+                tracing::warn!(%topic, "a schedule does not begin: --max-schedules or --log-bytes-max is reached");
+            }
+        }
+    }
+    schedules
 }
 
 /// The address that a socket's other end has, in its canonical form.

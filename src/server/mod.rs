@@ -179,10 +179,7 @@ fn check_rules(config: &Config) -> Result<(), StartError> {
             rule.pattern.as_str()
         )));
     }
-    match config.schedules.is_empty() {
-        true => Ok(()),
-        false => Err(StartError("[[schedule]] is not in effect in this version: leave it out".into())),
-    }
+    Ok(())
 }
 
 /// Starts the workers on drivers of one kind. Each makes its own, since a driver may belong to the thread that made it.
@@ -254,6 +251,7 @@ where
     // A clock before 1970 is nobody's.
     let began = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     settings.began = UnixTime(u64::try_from(began).unwrap_or(u64::MAX));
+    settings.uid = format!("{:016x}", RandomState::new().hash_one(std::process::id())).into();
     let shared = Arc::new(Shared::new(settings, router, stats, topics, logs, wakes));
     let outside: Arc<dyn Outside> = shared.clone();
     handle.attach(&outside);

@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use serde_json::value::RawValue;
 
 use super::{
-    Audience, CloseCode, Context, Epoch, Error, Failure, Handshake, Kind, Message, Offset, Refusal, Session,
-    Start, Subscribed, TopicName, binary,
+    Assignment, Audience, CloseCode, Context, Epoch, Error, Failure, Handshake, Kind, Message, Offset,
+    Refusal, Session, Start, Subscribed, TopicName, binary,
     dialect::{Command, Content, Encoding, ErrorCode, Notice, Since},
     raw::Mode,
     text,
@@ -164,6 +164,26 @@ impl Session for Json {
         };
         context.send(notice.message());
         Ok(())
+    }
+
+    fn assigned(
+        &mut self,
+        context: &mut Context<'_>,
+        topic: &TopicName,
+        assignment: Assignment,
+    ) -> Result<(), &'static str> {
+        match assignment {
+            Assignment::Subscribe if self.subscribed.contains(topic) => Ok(()),
+            Assignment::Subscribe => {
+                self.subscribe(context, topic, Start::Head).map_err(|(_, message)| message)
+            }
+            Assignment::Unsubscribe => {
+                if self.subscribed.contains(topic) {
+                    self.command(context, Command::Unsubscribe { topic: topic.clone() });
+                }
+                Ok(())
+            }
+        }
     }
 
     fn message(&mut self, context: &mut Context<'_>, message: Message<'_>) -> Result<(), Failure> {

@@ -126,6 +126,23 @@ pub trait Session {
         Ok(())
     }
 
+    /// A backend subscribes this connection to a topic, or ends that (`POST /api/subscribe`, `/api/unsubscribe`).
+    ///
+    /// # Errors
+    /// Why that is not done, for the backend.
+    fn assigned(
+        &mut self,
+        context: &mut Context<'_>,
+        topic: &TopicName,
+        assignment: Assignment,
+    ) -> Result<(), &'static str> {
+        match assignment {
+            Assignment::Subscribe => drop(context.subscribe(topic)),
+            Assignment::Unsubscribe => context.unsubscribe(topic),
+        }
+        Ok(())
+    }
+
     /// A complete message came.
     ///
     /// # Errors
@@ -173,6 +190,15 @@ pub trait Session {
     fn close(&mut self, close: &Close<'_>) {
         let _ = close;
     }
+}
+
+/// What a backend wants of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Assignment {
+    /// To subscribe to a topic.
+    Subscribe,
+    /// To subscribe to it no longer.
+    Unsubscribe,
 }
 
 /// How a subscription begins.

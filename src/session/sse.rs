@@ -6,8 +6,8 @@
 //! `docs/dialects.md` has what goes over the wire.
 
 use super::{
-    CloseCode, Context, Encoding, Error, Failure, Handshake, Message, Refusal, Session, Start, Subscribed,
-    TopicName,
+    Assignment, CloseCode, Context, Encoding, Error, Failure, Handshake, Message, Refusal, Session, Start,
+    Subscribed, TopicName,
     dialect::{Notice, Since, sse},
 };
 
@@ -27,6 +27,8 @@ struct Asked {
     topic: TopicName,
     start: Start,
     begins: Option<Begins>,
+    /// Unsubscribed by a backend.
+    ended: bool,
 }
 
 /// Where a topic begins.
@@ -39,7 +41,8 @@ struct Begins {
 impl Sse {
     /// A stream of these topics, none of which is there twice.
     pub fn new(topics: impl IntoIterator<Item = (TopicName, Start)>) -> Sse {
-        let topics = topics.into_iter().map(|(topic, start)| Asked { topic, start, begins: None });
+        let topics =
+            topics.into_iter().map(|(topic, start)| Asked { topic, start, begins: None, ended: false });
         Sse { topics: topics.collect() }
     }
 
@@ -83,6 +86,30 @@ impl Session for Sse {
             context.send_block(&opening);
         }
         Ok(())
+    }
+
+    /// A stream has the topics of its request, or fewer: ids could not name others.
+    fn assigned(
+        &mut self,
+        context: &mut Context<'_>,
+        topic: &TopicName,
+        assignment: Assignment,
+    ) -> Result<(), &'static str> {
+        let asked = self.topics.iter_mut().find(|asked| asked.topic == *topic);
+        match (assignment, asked) {
+            (Assignment::Subscribe, Some(asked)) if !asked.ended => Ok(()),
+            (Assignment::Subscribe, _) => Err("an event stream has the topics that its client has asked for"),
+            (Assignment::Unsubscribe, Some(asked)) if !asked.ended => {
+                asked.ended = true;
+                context.unsubscribe(topic);
+                let mut block = Vec::new();
+                sse::write_open_notice(&Notice::Unsubscribed { topic: topic.as_str() }, &mut block);
+                sse::write_end(&mut block);
+                context.send_block(&block);
+                Ok(())
+            }
+            (Assignment::Unsubscribe, _) => Ok(()),
+        }
     }
 
     /// No stream gets any.

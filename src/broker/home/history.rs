@@ -7,6 +7,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
+use super::delivery::{Extras, Place};
 use crate::broker::{
     encoding::{Encoder, Encoding, Stamp},
     ids::{Epoch, Mark, Offset, UnixTime},
@@ -32,6 +33,44 @@ pub enum Start {
     },
     /// With the newest messages, as many as these.
     Newest(u64),
+}
+
+/// Which part of a history is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageRequest {
+    /// Only what lies on one side of this message: behind it, or before it where the newest come first. Of any epoch if
+    /// none is named.
+    pub since: Option<(Option<Epoch>, Offset)>,
+    /// The newest first.
+    pub reverse: bool,
+}
+
+/// Why no part of a history is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoPage {
+    /// No history is kept of the topic.
+    NoHistory,
+    /// It does not reach back to the position, or that is of another epoch or lies in the future.
+    Unrecoverable,
+}
+
+impl PageRequest {
+    /// Whether the position is one of a topic whose last message is at `last`.
+    pub(super) fn check_end(&self, last: Option<Place>) -> Result<(), NoPage> {
+        let is_known = |(epoch, offset): (Option<Epoch>, Offset)| {
+            last.map_or(epoch.is_none() && offset.0 == 0, |last| {
+                epoch.is_none_or(|epoch| epoch == last.epoch) && offset <= last.offset
+            })
+        };
+        if self.since.is_none_or(is_known) { Ok(()) } else { Err(NoPage::Unrecoverable) }
+    }
+}
+
+/// A message of which more was asked.
+struct Noted {
+    offset: Offset,
+    extras: Arc<Extras>,
+    _charge: Charge,
 }
 
 /// A run of units in another encoding.
@@ -117,6 +156,10 @@ pub(super) struct History {
     kept: View,
     retention: Retention,
     replays: Vec<Replays>,
+    /// Of the messages that are kept: those with tags, and those that are left out.
+    noted: VecDeque<Noted>,
+    /// Nothing before is kept: it was asked to forget.
+    forgotten: Offset,
 }
 
 /// What a chunk is made with.
@@ -130,7 +173,13 @@ pub(super) struct Making<'a> {
 impl History {
     /// Nothing yet; begins behind `head`.
     pub(super) fn new(head: Mark, retention: Retention) -> History {
-        History { kept: View::new(head), retention, replays: Vec::new() }
+        History {
+            kept: View::new(head),
+            retention,
+            replays: Vec::new(),
+            noted: VecDeque::new(),
+            forgotten: head.offset,
+        }
     }
 
     /// Takes in what was appended since the last time.
@@ -138,6 +187,54 @@ impl History {
         let sent = self.kept.head().position;
         self.kept.apply(log.head(), log.extents_after(sent));
         self.expire(now);
+    }
+
+    /// Notes what was asked for the newest message.
+    pub(super) fn note_extras(&mut self, offset: Offset, extras: Arc<Extras>, charge: Charge) {
+        self.noted.push_back(Noted { offset, extras, _charge: charge });
+    }
+
+    /// Forgets all that it has.
+    pub(super) fn clear(&mut self) {
+        self.forgotten = self.kept.head().offset;
+        self.kept.release();
+        self.replays.clear();
+        self.noted.clear();
+    }
+
+    /// Hands a part of what is kept to `visit`, as long as that wants more.
+    pub(super) fn page(
+        &self,
+        request: &PageRequest,
+        now: UnixTime,
+        mut visit: impl FnMut(Offset, &[u8], Option<&str>) -> bool,
+    ) -> Result<(), NoPage> {
+        let first = self.first(now);
+        let mut noted = self.noted.iter().peekable();
+        let mut whole = move |(offset, _, unit)| {
+            let extras = extras_of(&mut noted, offset);
+            let is_in = extras.is_none_or(|extras| !extras.skip_history);
+            is_in.then(|| (offset, unit, extras.and_then(|extras| extras.tags.as_deref())))
+        };
+        match (request.since, request.reverse) {
+            (since, false) => {
+                let from = match since {
+                    None => first,
+                    Some((_, offset)) if offset < first.offset => return Err(NoPage::Unrecoverable),
+                    Some((_, offset)) => self.kept.behind(offset).ok_or(NoPage::Unrecoverable)?,
+                };
+                let mut units = self.kept.units(from).filter_map(whole);
+                while units.next().is_some_and(|(offset, unit, tags)| visit(offset, unit, tags)) {}
+            }
+            (since, true) => {
+                let is_before = |offset| since.is_none_or(|(_, since)| offset < since);
+                let units = self.kept.units(first).take_while(|(offset, ..)| is_before(*offset));
+                let units: Vec<_> = units.filter_map(&mut whole).collect();
+                let mut units = units.into_iter().rev();
+                while units.next().is_some_and(|(offset, unit, tags)| visit(offset, unit, tags)) {}
+            }
+        }
+        Ok(())
     }
 
     /// The place before the first message that is still kept.
@@ -149,7 +246,7 @@ impl History {
                 *first = to;
             }
         };
-        let by_count = Offset(head.offset.0.saturating_sub(self.retention.messages));
+        let by_count = Offset(head.offset.0.saturating_sub(self.retention.messages)).max(self.forgotten);
         if let Some(mark) = self.kept.behind(by_count) {
             raise(&mut first, mark);
         }
@@ -172,6 +269,7 @@ impl History {
                 || head.position.since(end.position) >= bytes
                 || now.since(oldest.newest_time()) > millis(age)
         });
+        self.settle();
         if self.replays.is_empty() {
             return;
         }
@@ -190,7 +288,16 @@ impl History {
         let end = self.kept.first_end();
         let held = self.kept.holds_segments();
         self.kept.trim(end);
+        self.settle();
         held
+    }
+
+    /// Forgets what was noted of messages that are gone.
+    fn settle(&mut self) {
+        let first = self.kept.first().offset;
+        while self.noted.front().is_some_and(|noted| noted.offset <= first) {
+            self.noted.pop_front();
+        }
     }
 
     /// Whether it holds nothing.
@@ -229,7 +336,7 @@ impl History {
         if from.offset >= head {
             return Ok(Vec::new());
         }
-        let History { kept, replays, .. } = self;
+        let History { kept, replays, noted, .. } = self;
         let at = match replays.iter().position(|replays| replays.encoding == encoding) {
             Some(at) => at,
             None => {
@@ -245,7 +352,7 @@ impl History {
         match (chunks.front().map(|first| first.behind), chunks.back().map(|last| last.newest())) {
             (Some(oldest), Some(newest)) => {
                 if from.offset < oldest {
-                    let earlier = make_chunks(kept, encoding, from, oldest, making)?;
+                    let earlier = make_chunks(kept, noted, encoding, from, oldest, making)?;
                     earlier.into_iter().rev().for_each(|chunk| chunks.push_front(chunk));
                 }
                 if newest < head {
@@ -256,14 +363,23 @@ impl History {
                         chunks.pop_back();
                     }
                     let from = short.or_else(|| kept.behind(newest)).expect("it is kept");
-                    chunks.extend(make_chunks(kept, encoding, from, head, making)?);
+                    chunks.extend(make_chunks(kept, noted, encoding, from, head, making)?);
                 }
             }
-            _ => chunks.extend(make_chunks(kept, encoding, from, head, making)?),
+            _ => chunks.extend(make_chunks(kept, noted, encoding, from, head, making)?),
         }
         let wanted = chunks.iter().filter(|chunk| chunk.newest() > from.offset);
         Ok(wanted.map(|chunk| chunk.behind(from.offset)).collect())
     }
+}
+
+/// What was noted of a message; `noted` is asked with rising numbers.
+fn extras_of<'a>(
+    noted: &mut std::iter::Peekable<impl Iterator<Item = &'a Noted>>,
+    offset: Offset,
+) -> Option<&'a Extras> {
+    while noted.next_if(|noted| noted.offset < offset).is_some() {}
+    noted.peek().filter(|noted| noted.offset == offset).map(|noted| &*noted.extras)
 }
 
 fn millis(age: Duration) -> u64 {
@@ -273,6 +389,7 @@ fn millis(age: Duration) -> u64 {
 /// Encodes the messages from a place on up to a number.
 fn make_chunks(
     kept: &View,
+    noted: &VecDeque<Noted>,
     encoding: Encoding,
     from: Mark,
     to: Offset,
@@ -280,11 +397,16 @@ fn make_chunks(
 ) -> Result<Vec<Arc<Chunk>>, LogFull> {
     let (mut chunks, mut behind) = (Vec::new(), from.offset);
     let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    let mut noted = noted.iter().peekable();
     for (offset, time, unit) in kept.units(from).take_while(|(offset, ..)| *offset <= to) {
-        if encoding == Encoding::CANONICAL {
+        let extras = extras_of(&mut noted, offset);
+        if extras.is_some_and(|extras| extras.skip_history) {
+            // Its number has no bytes.
+        } else if encoding == Encoding::CANONICAL {
             bytes.extend_from_slice(unit);
         } else {
-            let stamp = Stamp { topic: making.topic, epoch: making.epoch, offset, time };
+            let tags = extras.and_then(|extras| extras.tags.as_deref());
+            let stamp = Stamp { topic: making.topic, epoch: making.epoch, offset, time, tags };
             making.encoder.encode(encoding, &stamp, unit, &mut bytes);
         }
         ends.push(u32::try_from(bytes.len()).map_err(|_| LogFull)?);

@@ -58,6 +58,11 @@ impl Stones {
         (now.since(laid) < self.ticks).then_some(stone)
     }
 
+    /// What is remembered of a topic that is not there.
+    pub(super) fn look(&self, name: &TopicName) -> Option<Stone> {
+        self.by_name.get(name).map(|(_, stone)| *stone)
+    }
+
     /// Lets go of those whose time is over.
     pub(super) fn tick(&mut self, now: Tick) {
         while self.order.front().is_some_and(|(laid, _)| now.since(*laid) >= self.ticks) {

@@ -44,6 +44,8 @@ fn homes_that_keep(kept: Option<u64>, bytes: u64, messages: u64, topics: usize) 
         rules,
         stones: 10,
         stone_ticks: 10_000,
+        keys: 10,
+        key_ticks: 100,
     };
     Homes::new(limits, Arc::new(Labels), 2, 42)
 }

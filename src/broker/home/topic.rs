@@ -1,10 +1,14 @@
 //! One topic at its home: its logs, who reads them, and what waits for room.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Delivery, Except, Head, Receipted, Sender, history::History};
+use super::{
+    Delivery, Except, Head, Limits, NotYet, Place, Receipt, Receipted, Sender,
+    history::History,
+    units::{Scratch, Units},
+};
 use crate::broker::{
     encoding::{Encoder, Encoding, Stamp},
     ids::{ConnectionId, Epoch, Key, Mark, Offset, Tick, UnixTime, WorkerId},
@@ -51,10 +55,17 @@ impl Encoded {
         Encoded { encoding, log, floor, readers: 0 }
     }
 
+    /// Looks at who reads it anew.
+    #[inline]
     fn settle_floor(&mut self, interests: &[Interest]) {
-        let of_it = || interests.iter().filter(|interest| interest.encoding == self.encoding);
-        self.readers = u16::try_from(of_it().count()).expect("workers are a u16");
-        let lowest = of_it().map(|interest| interest.floor).min_by_key(|floor| floor.position);
+        let (mut readers, mut lowest) = (0, None::<Mark>);
+        for interest in interests.iter().filter(|interest| interest.encoding == self.encoding) {
+            readers += 1;
+            if lowest.is_none_or(|lowest| interest.floor.position < lowest.position) {
+                lowest = Some(interest.floor);
+            }
+        }
+        self.readers = readers;
         self.floor = lowest.unwrap_or(self.log.head());
     }
 
@@ -129,6 +140,12 @@ impl Topic {
         !self.interests.is_empty() || self.history.is_some()
     }
 
+    /// Whether one log has all of it: most topics are read in the canonical encoding, and by nobody who comes back.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.canonical.readers > 0 && self.others.is_empty() && self.history.is_none()
+    }
+
     /// The log in an encoding, if somebody reads it.
     pub(super) fn encoded(&mut self, encoding: Encoding) -> Option<&mut Encoded> {
         self.logs().find(|log| log.encoding == encoding)
@@ -156,11 +173,6 @@ impl Topic {
     /// Whether a message fits the window of the canonical log.
     pub(super) fn has_room(&self, len: usize, window: Window) -> bool {
         self.canonical.has_room(len, window)
-    }
-
-    /// Whether it fits those of the others.
-    pub(super) fn others_have_room(&self, units: &Units, window: Window) -> bool {
-        self.others.iter().zip(units).all(|(other, unit)| other.has_room(unit.len(), window))
     }
 
     /// How far the canonical log is ahead of its floor.
@@ -223,54 +235,124 @@ impl Topic {
         };
         interest.sent = head;
         interest.dirty = false;
-        let sent = interests.iter_mut().filter(of_it).map(|interest| interest.sent.position).min();
-        log.posted(sent.unwrap_or(head.position));
+        if log.has_sealed() {
+            let sent = interests.iter_mut().filter(of_it).map(|interest| interest.sent.position).min();
+            log.posted(sent.unwrap_or(head.position));
+        }
         Some(news)
     }
 
-    /// Looks at all floors anew.
-    pub(super) fn settle_floors(&mut self) {
-        self.canonical.settle_floor(&self.interests);
-        self.others.iter_mut().for_each(|other| other.settle_floor(&self.interests));
+    /// A worker's swept part has more. False: it reads no more.
+    #[inline]
+    pub(super) fn raise_floor(&mut self, worker: WorkerId, lane: Key, floor: Mark) -> bool {
+        let Some(interest) = self.interests.iter_mut().find(|i| i.worker == worker && i.lane == lane) else {
+            return false;
+        };
+        interest.floor = floor;
+        self.settle_floors();
+        true
     }
 
-    /// Makes the next message's other encodings, one after another; `scratch` is empty before. Gives where each lies.
-    pub(super) fn encode(
+    /// Looks at all floors anew.
+    #[inline]
+    fn settle_floors(&mut self) {
+        self.canonical.settle_floor(&self.interests);
+        for other in &mut self.others {
+            other.settle_floor(&self.interests);
+        }
+    }
+
+    /// What the publisher of the last message wants to know.
+    pub(super) fn receipted(&self, receipt: Receipt) -> Receipted {
+        Receipted { receipt, outcome: Ok(Place { epoch: self.epoch, offset: self.last() }) }
+    }
+
+    /// Appends a message, and what it is in the encodings of the others, to all logs that keep it, or changes nothing that
+    /// counts.
+    pub(super) fn append(
+        &mut self,
+        unit: &Unit<'_>,
+        units: Units<'_>,
+        now: Tick,
+        time: UnixTime,
+        limits: &Limits,
+    ) -> Result<(), NotYet> {
+        if !self.others_have_room(units, limits.window) {
+            return Err(NotYet::Window);
+        }
+        self.make_room(unit.bytes().len(), units, now, time, &limits.logs)?;
+        self.write(unit, units, time);
+        Ok(())
+    }
+
+    /// What the next message is in the encodings of the other logs.
+    pub(super) fn encode<'a>(
         &self,
         unit: &[u8],
         time: UnixTime,
+        tags: Option<&str>,
         encoder: &dyn Encoder,
-        scratch: &mut Vec<u8>,
-    ) -> Units {
-        let stamp = Stamp { topic: &self.name, epoch: self.epoch, offset: Offset(self.last().0 + 1), time };
-        let encode = |other: &Encoded| {
-            let start = scratch.len();
-            encoder.encode(other.encoding, &stamp, unit, scratch);
-            start..scratch.len()
-        };
-        self.others.iter().map(encode).collect()
+        scratch: &'a mut Scratch,
+    ) -> Units<'a> {
+        scratch.clear();
+        let offset = Offset(self.last().0 + 1);
+        let stamp = Stamp { topic: &self.name, epoch: self.epoch, offset, time, tags };
+        for other in &self.others {
+            scratch.push(|out| encoder.encode(other.encoding, &stamp, unit, out));
+        }
+        scratch.units()
+    }
+
+    /// Whether a message fits the windows of the other logs.
+    fn others_have_room(&self, units: Units<'_>, window: Window) -> bool {
+        self.others.iter().zip(units.iter()).all(|(other, unit)| other.has_room(unit.len(), window))
+    }
+
+    /// Makes room for a message in all logs that keep it. Where they are full, what the topic itself keeps and nobody needs
+    /// goes.
+    fn make_room(
+        &mut self,
+        len: usize,
+        units: Units<'_>,
+        now: Tick,
+        time: UnixTime,
+        gauge: &Arc<Gauge>,
+    ) -> Result<(), NotYet> {
+        let mut room = self.reserve(len, units, now, time, gauge);
+        while room.is_err() && self.history.as_mut().is_some_and(|history| history.shrink()) {
+            room = self.reserve(len, units, now, time, gauge);
+        }
+        if room.is_err() {
+            // Its own segments may be in the way: the workers have their references to what they still need.
+            if !self.is_live() || self.interests.iter().any(|interest| interest.dirty) {
+                return Err(NotYet::LogFull);
+            }
+            self.release();
+            room = self.reserve(len, units, now, time, gauge);
+        }
+        room.map_err(|LogFull| NotYet::LogFull)
     }
 
     /// Makes room for a message in all logs that keep it, or changes nothing that counts.
-    pub(super) fn reserve(
+    fn reserve(
         &mut self,
         len: usize,
-        units: &Units,
+        units: Units<'_>,
         now: Tick,
         time: UnixTime,
-        gauge: &std::sync::Arc<Gauge>,
+        gauge: &Arc<Gauge>,
     ) -> Result<(), LogFull> {
         if self.canonical.readers > 0 || self.history.is_some() {
             self.canonical.log.reserve(len, now, time, gauge)?;
         }
-        for (other, unit) in self.others.iter_mut().zip(units) {
+        for (other, unit) in self.others.iter_mut().zip(units.iter()) {
             other.log.reserve(unit.len(), now, time, gauge)?;
         }
         Ok(())
     }
 
     /// Appends the message whose room was reserved.
-    pub(super) fn write(&mut self, unit: &Unit<'_>, units: &Units, scratch: &[u8], time: UnixTime) {
+    fn write(&mut self, unit: &Unit<'_>, units: Units<'_>, time: UnixTime) {
         let Encoded { log, readers, .. } = &mut self.canonical;
         if *readers > 0 || self.history.is_some() {
             log.write(unit, time);
@@ -283,35 +365,25 @@ impl Topic {
                 log.posted(log.head().position);
             }
         }
-        for (other, unit) in self.others.iter_mut().zip(units) {
-            other.log.write(&Unit::Borrowed(&scratch[unit.clone()]), time);
+        for (other, unit) in self.others.iter_mut().zip(units.iter()) {
+            other.log.write(&Unit::Borrowed(unit), time);
         }
     }
 
-    /// What the publisher of the last message wants to know.
-    pub(super) fn receipted(&self, delivery: Delivery) -> Option<Receipted> {
-        delivery.receipt.map(|receipt| Receipted { receipt, epoch: self.epoch, offset: self.last() })
+    /// Tells the readers of what was written last: each that has something new goes to `dirty`.
+    #[inline]
+    pub(super) fn tell(&mut self, mut dirty: impl FnMut(WorkerId, Encoding)) {
+        for interest in self.interests.iter_mut().filter(|interest| !interest.dirty) {
+            interest.dirty = true;
+            dirty(interest.worker, interest.encoding);
+        }
     }
 
-    /// Tells the readers of what was written last, `len` bytes in the canonical encoding: each that has something new goes to
-    /// `dirty`, and `exclude` does not get it.
-    pub(super) fn tell(
-        &mut self,
-        exclude: Option<ConnectionId>,
-        len: usize,
-        units: &Units,
-        mut dirty: impl FnMut(WorkerId, Encoding),
-    ) {
+    /// `connection` does not get what was written last, `len` bytes in the canonical encoding.
+    pub(super) fn leave_out(&mut self, connection: ConnectionId, len: usize, units: Units<'_>) {
         let Topic { canonical, others, interests, .. } = self;
-        for interest in interests {
-            if !interest.dirty {
-                interest.dirty = true;
-                dirty(interest.worker, interest.encoding);
-            }
-            let Some(connection) = exclude.filter(|connection| connection.worker == interest.worker) else {
-                continue;
-            };
-            let others = others.iter().zip(units.iter().map(ExactSizeIterator::len));
+        for interest in interests.iter_mut().filter(|interest| interest.worker == connection.worker) {
+            let others = others.iter().zip(units.iter().map(<[u8]>::len));
             let mut logs = std::iter::once((&*canonical, len)).chain(others);
             let Some((log, len)) = logs.find(|(log, _)| log.encoding == interest.encoding) else { continue };
             let to = log.log.head().position;
@@ -326,6 +398,3 @@ impl Topic {
         }
     }
 }
-
-/// Where the units of a message in the other encodings lie.
-pub(super) type Units = smallvec::SmallVec<[Range<usize>; 4]>;

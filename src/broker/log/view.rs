@@ -38,6 +38,7 @@ impl View {
     }
 
     /// Takes in what the home appended since the last time.
+    #[inline]
     pub fn apply(&mut self, head: Mark, extents: impl IntoIterator<Item = Extent>) {
         for extent in extents {
             match self.extents.back_mut() {
@@ -126,6 +127,7 @@ impl View {
     }
 
     /// Lets go of the extents that end at or before `position`.
+    #[inline]
     pub fn trim(&mut self, position: Position) {
         while self.extents.front().is_some_and(|extent| extent.end().position <= position) {
             self.extents.pop_front();

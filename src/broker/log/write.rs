@@ -73,6 +73,15 @@ struct Open {
 }
 
 impl Open {
+    /// Appends a unit whose place in the log is `at`.
+    #[inline]
+    fn append(&mut self, unit: &[u8], at: Mark, time: UnixTime) {
+        if self.writer.end() == self.start {
+            self.at = at;
+        }
+        self.writer.append(unit, time);
+    }
+
     fn extent(&self) -> Option<Extent> {
         (self.writer.end() > self.start).then(|| Extent {
             at: self.at,
@@ -115,6 +124,7 @@ impl Log {
     ///
     /// # Errors
     /// [`LogFull`] where a new segment would pass the bound on all logs.
+    #[inline]
     pub fn append(
         &mut self,
         unit: &Unit<'_>,
@@ -122,7 +132,17 @@ impl Log {
         time: UnixTime,
         gauge: &Arc<Gauge>,
     ) -> Result<(), LogFull> {
-        self.reserve(unit.bytes().len(), now, time, gauge)?;
+        let len = unit.bytes().len();
+        // Nearly all messages are short and fit the open segment.
+        if let Some(open) = self.live.as_mut().and_then(|live| live.open.as_mut())
+            && len < LARGE_BYTES
+            && open.writer.fits(len)
+        {
+            open.append(unit.bytes(), self.head, time);
+            self.advance(len);
+            return Ok(());
+        }
+        self.reserve(len, now, time, gauge)?;
         self.write(unit, time);
         Ok(())
     }
@@ -173,12 +193,12 @@ impl Log {
             let large = Large { bytes, time, _charge: charge };
             live.sealed.push(Extent { at: self.head, store: Store::Message(Arc::new(large)) });
         } else {
-            let open = live.open.as_mut().expect("room was reserved");
-            if open.writer.end() == open.start {
-                open.at = self.head;
-            }
-            open.writer.append(unit.bytes(), time);
+            live.open.as_mut().expect("room was reserved").append(unit.bytes(), self.head, time);
         }
+        self.advance(len);
+    }
+
+    fn advance(&mut self, len: usize) {
         self.head =
             Mark { position: self.head.position.advanced(len), offset: Offset(self.head.offset.0 + 1) };
     }
@@ -186,10 +206,18 @@ impl Log {
     /// What lies behind `sent`, oldest first. The last extent may begin before `sent`: it is then a longer
     /// form of the last one that was handed out, and takes its place.
     pub fn extents_after(&self, sent: Position) -> impl Iterator<Item = Extent> + '_ {
-        self.live.iter().flat_map(move |live| {
-            let open = live.open.as_ref().and_then(Open::extent);
-            live.sealed.iter().cloned().chain(open).filter(move |extent| extent.end().position > sent)
-        })
+        let (sealed, open) = match &self.live {
+            Some(live) => (&live.sealed[..], live.open.as_ref().and_then(Open::extent)),
+            None => (&[][..], None),
+        };
+        let is_new = move |extent: &Extent| extent.end().position > sent;
+        let sealed = sealed.iter().filter(move |extent| is_new(extent)).cloned();
+        sealed.chain(open.filter(is_new))
+    }
+
+    /// Whether it keeps sealed extents until everybody who reads has been sent them.
+    pub fn has_sealed(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| !live.sealed.is_empty())
     }
 
     /// Everybody who reads has been sent all up to `position`: sealed extents before it can go.

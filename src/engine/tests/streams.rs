@@ -9,6 +9,7 @@ use crate::{
     },
     config::TopicRule,
     engine::connections::Flag,
+    session::Assignment,
 };
 
 const BOTH: [Personality; 2] = [Personality::Readiness, Personality::Completion];
@@ -457,7 +458,22 @@ fn a_stream_of_several_that_loses_one_goes_on_with_the_ids_of_all() {
     test.publish("t0", "0:1", None);
     test.publish("t1", "1:1", None);
     test.ticks(2);
-    test.worker.unsubscribe(slot, &TopicName::parse("t0").unwrap());
+    let mut assign = |topic: &str, assignment| {
+        let topic = TopicName::parse(topic).unwrap();
+        let mut assigned = Ok(());
+        test.worker.with_session(slot, |session, context| {
+            assigned = session.assigned(context, &topic, assignment);
+            Ok(())
+        });
+        assigned
+    };
+    assert_eq!(assign("t0", Assignment::Subscribe), Ok(()), "it is there");
+    for _ in 0..2 {
+        assert_eq!(assign("t0", Assignment::Unsubscribe), Ok(()));
+    }
+    assert!(assign("t0", Assignment::Subscribe).is_err());
+    assert!(assign("t2", Assignment::Subscribe).is_err());
+    assert_eq!(assign("t2", Assignment::Unsubscribe), Ok(()), "nothing is to be done");
     // Frames are not for it.
     test.worker.subscribe(slot, &TopicName::parse("t2").unwrap());
     for topic in ["t0", "t2"] {
@@ -466,5 +482,9 @@ fn a_stream_of_several_that_loses_one_goes_on_with_the_ids_of_all() {
     test.publish("t1", "1:2", None);
     test.ticks(3);
     test.worker.audit().unwrap();
-    assert_eq!(follow(&parsed(&test.read(client, LARGE)).0, vec![0, 0]), [1, 2]);
+    let (blocks, _) = parsed(&test.read(client, LARGE));
+    assert_eq!(follow(&blocks, vec![0, 0]), [1, 2]);
+    let told: Vec<&str> =
+        blocks.iter().filter(|block| block.name.is_some()).map(|block| &*block.data[0]).collect();
+    assert_eq!(told, ["{\"unsubscribed\":\"t0\"}"]);
 }

@@ -1,14 +1,16 @@
 //! The server API, `POST /api/{method}`: what backends ask for, in the shapes of Centrifugo's HTTP API.
 //!
-//! Pure: [`request`] makes a [`Call`] of a body, [`reply`] makes a response of what the call gave, [`keys`] decides who
-//! may call. Nobody here carries a call out: a router hands it to the engine as [`Answer::Call`](super::Answer::Call).
+//! Pure: [`request`] makes a [`Call`] of a body, [`plan`] says what has to be done for it, [`reply`] makes a response of what
+//! that gave, [`keys`] decides who may call. Nobody here carries a call out: a router hands it to the engine as [`Answer::Call`](super::Answer::Call).
 
 pub mod keys;
+pub mod plan;
 pub mod reply;
 pub mod request;
 
 use std::{borrow::Cow, fmt};
 
+pub use plan::Plan;
 pub use reply::Reply;
 pub use request::{Call, Method, Rejection};
 
@@ -37,9 +39,47 @@ impl ApiError {
     /// 112: the history does not reach back to the position, or it is of another epoch.
     pub const UNRECOVERABLE_POSITION: ApiError = ApiError::of(112, "unrecoverable position");
 
+    /// 106: as many topics as there may be.
+    pub const TOO_MANY_TOPICS: ApiError =
+        ApiError::of(106, "limit exceeded: no further topic can be created, --max-topics is reached");
+    /// 106: the list would be too long.
+    pub const TOO_MANY_CHANNELS: ApiError =
+        ApiError::of(106, "limit exceeded: more than 100000 topics match, give a narrower pattern");
+    /// 106: as many topics as a connection may have.
+    pub const TOO_MANY_SUBSCRIPTIONS: ApiError = ApiError::of(
+        106,
+        "limit exceeded: the connection has as many topics as it may (--max-subscriptions)",
+    );
+    /// 106: as much is scheduled as may be.
+    pub const TOO_MANY_SCHEDULES: ApiError =
+        ApiError::of(106, "limit exceeded: --max-schedules or --log-bytes-max is reached");
+    /// 106: a message that its topic does not take.
+    pub const MESSAGE_TOO_LONG: ApiError = ApiError::of(
+        106,
+        "limit exceeded: the message is longer than --max-message-bytes, or its topic's rule, allows",
+    );
+    /// 108: history is asked of a topic that has none.
+    pub const NO_HISTORY: ApiError =
+        ApiError::of(108, "not available: no history is kept of this topic, see docs/topics.md");
+    /// 108: what is asked for has no users.
+    pub const NO_USERS: ApiError =
+        ApiError::of(108, "not available: connections have no users here yet, name one by client");
+    /// 111: a message found no room in its topic in time, and was dropped.
+    pub const NO_ROOM: ApiError = ApiError::of(
+        111,
+        "too many requests: the topic had no room for the message within --publish-timeout, try again",
+    );
+    /// 107: what is to be cancelled is not there, or not any more.
+    pub const NO_SCHEDULE: ApiError = ApiError::of(107, "bad request: nothing of this id is scheduled");
+
     /// 107: a value is missing, or is none that the method takes.
     pub fn bad_request(why: impl fmt::Display) -> ApiError {
         ApiError { code: 107, message: format!("bad request: {why}").into() }
+    }
+
+    /// 108: a connection does not do what was asked of it.
+    pub fn not_available(why: impl fmt::Display) -> ApiError {
+        ApiError { code: 108, message: format!("not available: {why}").into() }
     }
 
     const fn of(code: u16, message: &'static str) -> ApiError {

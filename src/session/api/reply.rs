@@ -12,12 +12,17 @@ use super::{ApiError, Method};
 use crate::protocol::http::Response;
 
 /// What a call gave.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Reply {
     /// Of `publish`.
     Published(Published),
     /// Of `broadcast`: for each topic, in the order of the request.
-    Broadcast(Vec<Result<Published, ApiError>>),
+    Broadcast(Vec<Result<Reply, ApiError>>),
+    /// Of `broadcast` to a pattern: to how many topics it went.
+    Announced {
+        /// Live ones whose name matched.
+        topics: u64,
+    },
     /// Of `batch`: for each command, in the order of the request.
     Batch(Vec<Result<(Method, Reply), ApiError>>),
     /// Of `history`.
@@ -33,6 +38,8 @@ pub enum Reply {
     },
     /// Of `schedules`.
     Schedules(Vec<Scheduled>),
+    /// Of `schedule_cancel`: whether it was there.
+    Cancelled(bool),
     /// Of all others: it is done.
     Done,
 }
@@ -65,7 +72,7 @@ pub struct Report {
 }
 
 /// A part of a topic's history.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct History {
     /// The messages.
     pub publications: Vec<HistoryItem>,
@@ -76,7 +83,7 @@ pub struct History {
 }
 
 /// A message of a history.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct HistoryItem {
     /// The message as JSON dialects embed it.
     pub data: Box<RawValue>,
@@ -88,7 +95,7 @@ pub struct HistoryItem {
 }
 
 /// A topic that has subscribers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Channel {
     /// How many.
     pub num_clients: u64,
@@ -120,6 +127,9 @@ pub struct Node {
 pub struct Scheduled {
     /// What `schedule_cancel` takes.
     pub id: String,
+    /// What it is called in the configuration; `schedule_cancel` takes that as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The topic.
     pub channel: String,
     /// When it is published next: milliseconds since 1970.
@@ -186,6 +196,12 @@ impl Serialize for Reply {
             Reply::Broadcast(published) => {
                 one_field("responses", &published.iter().map(Wrapped).collect::<Vec<_>>(), serializer)
             }
+            Reply::Announced { topics } => {
+                let mut map = serializer.serialize_map(Some(2))?;
+                map.serialize_entry("responses", &[(); 0])?;
+                map.serialize_entry("topics", topics)?;
+                map.end()
+            }
             Reply::Batch(replies) => {
                 one_field("replies", &replies.iter().map(OfBatch).collect::<Vec<_>>(), serializer)
             }
@@ -194,7 +210,7 @@ impl Serialize for Reply {
             Reply::Info(nodes) => one_field("nodes", nodes, serializer),
             Reply::Scheduled { id } => one_field("id", id, serializer),
             Reply::Schedules(schedules) => one_field("schedules", schedules, serializer),
-            Reply::Done => serializer.serialize_map(Some(0))?.end(),
+            Reply::Cancelled(_) | Reply::Done => serializer.serialize_map(Some(0))?.end(),
         }
     }
 }

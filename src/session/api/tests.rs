@@ -417,6 +417,7 @@ fn replies() {
     };
     let scheduled = |every: Option<&str>| Scheduled {
         id: "7".into(),
+        name: None,
         channel: "t".into(),
         at: 9,
         every: every.map(str::to_owned),
@@ -433,7 +434,7 @@ fn replies() {
             r#"{"result":{"offset":18446744073709551615,"epoch":"abc","report":{"sent":5,"behind":4,"skipped":3,"conflated":2,"closed":1}}}"#,
         ),
         (
-            Reply::Broadcast(vec![Ok(at(1)), Err(ApiError::bad_request("no"))]),
+            Reply::Broadcast(vec![Ok(Reply::Published(at(1))), Err(ApiError::bad_request("no"))]),
             r#"{"result":{"responses":[{"result":{"offset":1,"epoch":"abc"}},{"error":{"code":107,"message":"bad request: no"}}]}}"#,
         ),
         (

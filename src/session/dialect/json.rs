@@ -31,11 +31,7 @@ pub(super) fn write_envelope(stamp: &Stamp<'_>, payload: View<'_>, out: &mut Vec
         match payload {
             View::Text(text) => {
                 out.extend_from_slice(b",\"data\":");
-                if check::is_object_or_array(text.as_bytes()) {
-                    out.extend_from_slice(text.as_bytes());
-                } else {
-                    write_string(text, out);
-                }
+                write_text(text, out);
             }
             View::Binary(bytes) => {
                 out.extend_from_slice(b",\"b64\":\"");
@@ -45,4 +41,25 @@ pub(super) fn write_envelope(stamp: &Stamp<'_>, payload: View<'_>, out: &mut Vec
         }
         out.push(b'}');
     });
+}
+
+/// Appends a payload as one JSON value: `{"b64":"…"}` where it is binary.
+pub(super) fn write_value(payload: View<'_>, out: &mut Vec<u8>) {
+    match payload {
+        View::Text(text) => write_text(text, out),
+        View::Binary(bytes) => {
+            out.extend_from_slice(b"{\"b64\":\"");
+            write_base64(bytes, out);
+            out.extend_from_slice(b"\"}");
+        }
+    }
+}
+
+/// Appends a text: as it is if that is an object or an array, else as a string.
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    if check::is_object_or_array(text.as_bytes()) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        write_string(text, out);
+    }
 }

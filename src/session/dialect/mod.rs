@@ -77,7 +77,7 @@ impl encoding::Encoder for Dialects {
             epoch: stamp.epoch,
             offset: stamp.offset,
             time_ms: stamp.time.0,
-            tags: None,
+            tags: stamp.tags.map(Tags),
         };
         encode(into.expect("nobody reads what is no encoding"), &stamp, kind, payload, out);
     }
@@ -141,6 +141,14 @@ pub fn encode(encoding: Encoding, stamp: &Stamp<'_>, kind: Kind, payload: &[u8],
         }
         Encoding::OpenEvent => sse::write_open_event(View::of(kind, payload), out),
     }
+}
+
+/// A message as one JSON value, as the server API shows it.
+pub fn json_value(kind: Kind, payload: &[u8]) -> Box<RawValue> {
+    let mut json = Vec::with_capacity(payload.len() + 16);
+    json::write_value(View::of(kind, payload), &mut json);
+    let text = String::from_utf8(json).expect("made of texts");
+    RawValue::from_string(text).expect("an object or an array that was checked, or made here")
 }
 
 /// The kind and the payload of a unit in [`Encoding::Raw`]; `None` if it is none.
