@@ -9,7 +9,7 @@ use crate::{
     },
     config::TopicRule,
     engine::connections::Flag,
-    session::Assignment,
+    session::{Assignment, binary, text},
 };
 
 const BOTH: [Personality; 2] = [Personality::Readiness, Personality::Completion];
@@ -72,8 +72,12 @@ fn follow(blocks: &[Block], mut places: Vec<u64>) -> Vec<u64> {
 
 impl Test {
     fn ask(&mut self, path: &str, headers: &str) -> SocketId {
+        self.ask_with_room(path, headers, LARGE)
+    }
+
+    fn ask_with_room(&mut self, path: &str, headers: &str, to_client: usize) -> SocketId {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let buffers = Buffers { to_client: LARGE, to_server: LARGE };
+        let buffers = Buffers { to_client, to_server: LARGE };
         let client = self.net.connect(0, address, buffers).unwrap();
         self.ticks(1);
         self.write(client, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").as_bytes());
@@ -214,7 +218,7 @@ fn what_is_left_out_leaves_ids_right() {
 fn who_comes_back_with_an_id_misses_nothing_wherever_it_was_cut() {
     let lens = [0, 20, 400, 1500, 9000];
     for personality in BOTH {
-        for room in [150, 2000, LARGE] {
+        for room in [40, 150, 700, 3000, LARGE] {
             for topics in [1usize, 3] {
                 let mut test = Test::new(personality, &keeping());
                 let path = format!("/sse?{}", ["topic=t0", "topic=t1", "topic=t2"][..topics].join("&"));
@@ -242,13 +246,7 @@ fn who_comes_back_with_an_id_misses_nothing_wherever_it_was_cut() {
                     }
                     test.net.reset(client);
                     test.ticks(2);
-                    let buffers = Buffers { to_client: room, to_server: LARGE };
-                    let address = SocketAddr::from(([127, 0, 0, 1], 1));
-                    client = test.net.connect(0, address, buffers).unwrap();
-                    let ask =
-                        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {id}\r\n\r\n");
-                    test.ticks(1);
-                    test.write(client, ask.as_bytes());
+                    client = test.ask_with_room(&path, &format!("Last-Event-ID: {id}\r\n"), room);
                     let mut all = Vec::new();
                     let is_over = |all: &[u8]| {
                         let (blocks, _) = parsed(all);
@@ -283,10 +281,8 @@ fn a_long_past_costs_its_stream_little_memory() {
             test.publish(&format!("t{topic}"), &format!("{topic}:{message}:{}", "p".repeat(300)), None);
         }
     }
-    let client = test.ask("/sse/t0?topic=t1&history=1000", "");
-    let mut all = test.read(client, 10);
-    let slot = test.slot();
-    test.ticks(2);
+    let client = test.ask_with_room("/sse/t0?topic=t1&history=1000", "", 10);
+    let (mut all, slot) = (Vec::new(), test.slot());
     for _ in 0..2000 {
         all.extend(test.read(client, 3000));
         assert!(test.worker.connections.outgoing_len(slot) < 20_000);
@@ -298,6 +294,70 @@ fn a_long_past_costs_its_stream_little_memory() {
     test.publish("t1", "1:1001", None);
     test.ticks(2);
     assert_eq!(follow(&parsed(&test.read(client, LARGE)).0, vec![1000, 1000]), [1000, 1001]);
+}
+
+/// It is charged to all logs as long as a stream has it before it.
+#[test]
+fn who_takes_nothing_of_its_past_is_reset_where_memory_is_short() {
+    let mut test = Test::new(Personality::Readiness, &keeping());
+    (1..=500).for_each(|message| test.publish("t0", &format!("0:{message}:{}", "p".repeat(300)), None));
+    test.ask_with_room("/sse/t0?topic=t1&history=500", "", 2000);
+    test.pass(Duration::from_secs(3));
+    assert_eq!(test.worker.stats().reasons(Family::Closed), []);
+    let logs = Arc::clone(&test.worker.shared.logs);
+    let _rest = logs.charge(logs.max() - logs.used()).unwrap();
+    test.pass(Duration::from_millis(200));
+    assert_eq!(test.worker.stats().reasons(Family::Closed), [("slow_consumer", 1)]);
+}
+
+/// As one with a close frame that it does not take.
+#[test]
+fn a_slow_stream_that_takes_nothing_has_a_second() {
+    for path in ["/sse/t0", "/sse/t0?topic=t1"] {
+        let config = Config { lag_bytes_max: 10_000, max_message_bytes: 10_000, ..Config::default() };
+        let mut test = Test::new(Personality::Readiness, &config);
+        let (client, _) = test.stream(path);
+        test.read(client, 130);
+        (1..=200).for_each(|message| {
+            test.publish("t0", &format!("0:{message}:{}", "x".repeat(100)), None);
+            test.ticks(2);
+        });
+        test.pass(Duration::from_millis(900));
+        assert_eq!(test.worker.stats().reasons(Family::Closed), []);
+        test.pass(Duration::from_millis(500));
+        assert_eq!(test.worker.stats().reasons(Family::Closed), [("slow_consumer", 1)]);
+        assert_eq!(test.worker.stats().reasons(Family::SlowConsumer), [("reset", 1)]);
+    }
+}
+
+#[test]
+fn what_a_session_sends_is_an_event_and_its_ping_a_comment() {
+    let mut test = Test::new(Personality::Readiness, &Config::default());
+    let (client, _) = test.stream("/sse/t0");
+    let slot = test.slot();
+    let send = |test: &mut Test, slot| {
+        test.worker.with_session(slot, |_, context| {
+            context.send(text("two\nlines"));
+            context.send(binary(&[0, 0xff]));
+            context.ping(b"");
+            context.send_block(b"event: mine\ndata: 1\n\n");
+            Ok(())
+        });
+        test.ticks(2);
+    };
+    send(&mut test, slot);
+    let expected = "data: two\ndata: lines\n\nevent: binary\ndata: AP8=\n\n:\n\nevent: mine\ndata: 1\n\n";
+    assert_eq!(String::from_utf8(test.read(client, LARGE)).unwrap(), expected);
+    // Frames are not for it, and a block is not for a WebSocket.
+    test.worker.subscribe(slot, &TopicName::parse("t2").unwrap());
+    test.publish("t2", "frame", None);
+    test.ticks(2);
+    assert_eq!(test.read(client, LARGE), b"");
+    let client = test.connect("/ws/t0");
+    let slot = test.slot();
+    send(&mut test, slot);
+    let got = frames(&test.read(client, LARGE));
+    assert_eq!(got.iter().map(|(op_code, _)| *op_code).collect::<Vec<_>>(), [0x81, 0x82, 0x89]);
 }
 
 #[test]
