@@ -350,6 +350,7 @@ fn what_a_session_sends_is_an_event_and_its_ping_a_comment() {
     assert_eq!(String::from_utf8(test.read(client, LARGE)).unwrap(), expected);
     // Frames are not for it, and a block is not for a WebSocket.
     test.worker.subscribe(slot, &TopicName::parse("t2").unwrap());
+    test.ticks(2);
     test.publish("t2", "frame", None);
     test.ticks(2);
     assert_eq!(test.read(client, LARGE), b"");
