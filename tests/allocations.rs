@@ -142,6 +142,55 @@ fn a_delivery_of_the_latest_value_allocates_nothing_with_sends_that_complete_lat
     check(Personality::Completion, SlowConsumer::Latest);
 }
 
+/// Allocations of [`ROUNDS`] rounds of a topic whose rule has all that a rule can say, with an interval of ten rounds.
+fn allocations_by_rule(case: Case, subscribers: u16) -> u64 {
+    let rule = TopicRule {
+        slow_consumer: Some(case.slow_consumer),
+        lag_bytes_max: Some(1 << 20),
+        lag_messages_max: Some(10_000),
+        max_message_bytes: Some(64),
+        welcome: Some("welcome".into()),
+        min_interval: Some(Duration::from_millis(10)),
+        ..TopicRule::new(Pattern::parse("topic/*").expect("a pattern"))
+    };
+    let mut world =
+        World::new(case.workers, case.personality, &Config { topics: vec![rule], ..Config::default() });
+    let topic = world.topic_at(case.home);
+    let publisher = world.connect(0, &format!("/ws/{topic}?mode=pub"));
+    for i in 1..=subscribers {
+        world.connect_discarding(i % case.workers, &format!("/ws/{topic}?mode=sub"));
+    }
+    let bytes = frame(BINARY, &[7; 64]);
+    let mut rounds = || {
+        let mut count = 0;
+        for _ in 0..ROUNDS {
+            world.net.write(publisher, &bytes);
+            count += allocation_counter::measure(|| world.settle()).count_total;
+            world.net.advance(Duration::from_millis(1));
+        }
+        count
+    };
+    rounds();
+    let count = rounds();
+    let delivered = world.count("deliveries") + world.count("deliveries_conflated");
+    assert!(delivered > u64::from(subscribers) * (2 * ROUNDS as u64 - 12), "{delivered} to {subscribers}");
+    count
+}
+
+#[test]
+fn a_delivery_by_a_rule_allocates_nothing() {
+    for slow_consumer in [SlowConsumer::Disconnect, SlowConsumer::Skip, SlowConsumer::Latest] {
+        for personality in [Personality::Readiness, Personality::Completion] {
+            for (workers, home) in [(1, 0), (2, 0), (2, 1)] {
+                let case = Case { personality, slow_consumer, workers, home, blocked: 0 };
+                let (few, many) = (allocations_by_rule(case, 10), allocations_by_rule(case, 1000));
+                assert_eq!(few, many, "to 10 and to 1,000 subscribers: {case:?}");
+                assert!(many <= 20, "{many} in {ROUNDS} rounds: {case:?}");
+            }
+        }
+    }
+}
+
 /// A socket that stops inside a message gets a queue of its own for the message's rest, which goes when it has left.
 #[test]
 fn a_send_that_stops_inside_a_message_allocates_the_messages_rest() {
@@ -290,6 +339,7 @@ fn finding_the_rule_of_a_topic_allocates_nothing() {
     let names = [name("tenant0/a/b"), name("tenant299/a/b/c"), name("tenant/a"), name("other")];
     let count = allocation_counter::measure(|| {
         names.iter().for_each(|name| drop(std::hint::black_box(rules.rule_for(name).clone())));
+        names.iter().for_each(|name| _ = std::hint::black_box(rules.takes(name, 1 << 30)));
     });
     assert_eq!(count.count_total, 0);
 }

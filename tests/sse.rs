@@ -495,10 +495,11 @@ fn a_slow_stream_is_treated_as_its_policy_says() {
                 assert!(sent < 10_000, "nobody was called slow");
             }
             server.until("all are taken", |metrics| metrics.sum("messages_published") == sent);
-            let mut last = 0;
+            let (mut last, mut told) = (0, 0);
             let mut read = |slow: &mut Stream| -> Option<u64> {
                 let event = slow.next().ok()??;
-                if event.name == "subscribed" {
+                if event.name != "message" {
+                    told += u64::from(event.name == "skipped");
                     return Some(0);
                 }
                 let (number, rest) = event.data.split_once(':').expect("whole");
@@ -534,6 +535,7 @@ fn a_slow_stream_is_treated_as_its_policy_says() {
                         assert!(newest < sent + 50, "{what}: it stays");
                     }
                     assert!(count < sent, "{what}: {count} of {sent}");
+                    assert_eq!(told > 0, slow_consumer == SlowConsumer::Skip, "{what}");
                 }
             }
         }
@@ -741,6 +743,38 @@ fn the_end_of_a_client_is_the_end_of_its_stream() {
     }
     server.until("both have gone", |metrics| metrics.reason("closed", "eof") == 2);
     assert_eq!(server.metrics().sum("subscriptions"), 0);
+}
+
+/// Whoever does not go on where it was is welcomed, behind the word of where it begins and before the past.
+#[test]
+fn a_topics_welcome_is_an_event_without_an_id() {
+    let mut config = keeping(10);
+    config.topics[0].welcome = Some("{\"system\":\"hello\"}".into());
+    let server = TestServer::start(&config);
+    publish(&server, "kept/a", 0..3);
+    let mut stream = Stream::open(&server, "/sse/kept/a?history=1");
+    assert_eq!(stream.subscribed("kept/a"), (2, false));
+    let id = stream.id.clone();
+    let welcome = stream.event();
+    assert_eq!((&*welcome.name, &*welcome.data, &welcome.id), ("message", "{\"system\":\"hello\"}", &id));
+    assert_eq!(stream.message(), "2");
+    let mut stream = Stream::back(&server, "/sse/kept/a", &id);
+    assert_eq!(stream.subscribed("kept/a"), (2, true));
+    assert_eq!(stream.message(), "2", "nobody is welcomed twice");
+
+    let mut stream = Stream::open(&server, "/sse/kept/a?topic=kept/b&topic=other&history=1");
+    for topic in ["kept/a", "kept/b", "other"] {
+        stream.subscribed(topic);
+    }
+    for message in ["{\"system\":\"hello\"}", "{\"system\":\"hello\"}", "2"] {
+        assert_eq!(stream.message(), message);
+    }
+    let mut stream = Stream::back(&server, "/sse/kept/a?topic=kept/b&topic=other", &stream.id);
+    for topic in ["kept/a", "kept/b", "other"] {
+        assert!(stream.subscribed(topic).1);
+    }
+    publish(&server, "kept/b", 7..8);
+    assert_eq!(stream.message(), "7");
 }
 
 /// A program with routes of its own serves streams beside them, to those whom its hook lets in.

@@ -93,7 +93,8 @@ struct Mail {
 fn rules() -> Rules {
     let otherwise = Rule {
         slow_consumer: SlowConsumer::Disconnect,
-        lag: WINDOW,
+        // Publishers have a quarter of it.
+        lag: Window { bytes: 4 * WINDOW.bytes, messages: 4 * WINDOW.messages },
         max_message_bytes: 1 << 20,
         history: None,
         welcome: None,
@@ -138,7 +139,6 @@ impl World {
     fn new(workers: usize) -> World {
         let (topics_gauge, logs_gauge) = (Gauge::new(TOPICS_MAX), Gauge::new(LOG_BYTES_MAX));
         let limits = Limits {
-            window: WINDOW,
             idle: IDLE,
             topics: Arc::clone(&topics_gauge),
             logs: Arc::clone(&logs_gauge),

@@ -37,10 +37,20 @@ pub struct Stamp<'a> {
     pub tags: Option<&'a str>,
 }
 
-/// Makes units of all encodings but the canonical.
+/// Makes units of all encodings but the canonical, and what is said beside messages in each.
 pub trait Encoder: Send + Sync {
     /// Appends to `out` what the message is in `encoding`, of which `unit` is the canonical form. At least one byte.
     fn encode(&self, encoding: Encoding, stamp: &Stamp<'_>, unit: &[u8], out: &mut Vec<u8>);
+
+    /// Appends a topic's welcome: a text that comes before all messages and has no number.
+    fn encode_welcome(&self, encoding: Encoding, topic: &TopicName, text: &str, out: &mut Vec<u8>) {
+        let _ = (encoding, topic, text, out);
+    }
+
+    /// Appends what a subscriber is told that has missed so many messages; nothing, where the dialect has no word for it.
+    fn encode_skipped(&self, encoding: Encoding, topic: &TopicName, messages: u64, out: &mut Vec<u8>) {
+        let _ = (encoding, topic, messages, out);
+    }
 }
 
 /// The encoder that all homes of a process share.

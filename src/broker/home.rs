@@ -37,7 +37,7 @@ use self::{
 use super::{
     encoding::{Encoding, SharedEncoder},
     ids::{ConnectionId, Epoch, Key, Mark, Offset, Position, Tick, UnixTime, WorkerId},
-    limits::{Gauge, Window},
+    limits::Gauge,
     log::{Extent, Unit},
     name::TopicName,
     rules::Rules,
@@ -131,6 +131,8 @@ pub struct Head {
     pub extents: SmallVec<[Extent; 1]>,
     /// What must be left out for single subscriptions.
     pub excepts: Vec<Except>,
+    /// A publisher waits until this has been swept.
+    pub hurried: bool,
 }
 
 impl Head {
@@ -146,6 +148,7 @@ impl Head {
             }
         }
         self.excepts.extend(newer.excepts);
+        self.hurried |= newer.hurried;
     }
 }
 
@@ -181,8 +184,6 @@ struct Slot {
 /// Bounds of the topics of one worker.
 #[derive(Clone)]
 pub struct Limits {
-    /// How far the head may be before the lowest floor.
-    pub window: Window,
     /// Ticks after which an idle topic vanishes.
     pub idle: u32,
     /// All topics of the process.
@@ -317,12 +318,14 @@ impl Homes {
         }
         let Ok(key) = self.find_or_create(name, now) else { return Published::TooManyTopics };
         let topic = self.slots[key.index as usize].topic.as_mut().expect("just found");
-        if topic.held.is_none() && topic.has_room(unit.bytes().len(), self.limits.window) {
+        if topic.held.is_none() && topic.has_room(unit.bytes().len()) {
             match self.take(key, &unit, &delivery, now) {
                 Ok(()) => return Published::Taken,
                 Err(NotYet::LogFull) => self.starve(key),
-                Err(NotYet::Window) => {}
+                Err(NotYet::Window) => self.hurry(key),
             }
+        } else if topic.held.is_none() {
+            self.hurry(key);
         }
         self.expiring.extend(delivery.until().map(|until| (until, key)));
         let held = Held { unit: unit.into_owned(), delivery, sender };
@@ -534,15 +537,13 @@ impl Homes {
     /// # Errors
     /// What is not so.
     pub fn audit(&self) -> Result<(), String> {
-        let window = self.limits.window;
         for topic in self.slots.iter().filter_map(|slot| slot.topic.as_ref()) {
-            let ((bytes, messages), name) = (topic.ahead(), &topic.name);
+            let ((bytes, messages), name, window) = (topic.ahead(), &topic.name, topic.window());
             if messages > window.messages.max(1) || (messages > 1 && bytes > window.bytes) {
                 return Err(format!("{name} is {bytes} bytes, {messages} messages ahead of its floor"));
             }
             let first = topic.held.as_ref().map(|held| held.front().map_or(0, |held| held.unit.len()));
-            let has_room =
-                first.is_some_and(|first| topic.has_room(first, window)) && topic.is_canonical_only();
+            let has_room = first.is_some_and(|first| topic.has_room(first)) && topic.is_canonical_only();
             if has_room && !topic.listed_starved {
                 return Err(format!("{name} has room, and holds messages back"));
             }
@@ -603,8 +604,8 @@ impl Homes {
         self.epochs = self.epochs.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let new = Stone { epoch: Epoch::new(scramble(self.epochs)), last: Mark::START.offset };
         let Stone { epoch, last } = self.stones.take(name, now).unwrap_or(new);
-        let retention = self.limits.rules.rule_for(name).history;
-        let mut topic = Topic::new(name.clone(), epoch, last, retention, now, charge);
+        let rule = Arc::clone(self.limits.rules.rule_for(name));
+        let mut topic = Topic::new(name.clone(), epoch, last, rule, now, charge);
         topic.listed_idle = true;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: self.first_generation, topic: None });
@@ -760,9 +761,15 @@ impl Homes {
         self.take_held(key, now);
     }
 
+    /// Its next message found the window full: lanes that wait for the end of an interval must not.
+    fn hurry(&mut self, key: Key) {
+        let Homes { slots, dirty, .. } = self;
+        let topic = slots[key.index as usize].topic.as_mut().expect("the caller found it");
+        topic.hurry(|worker, encoding| dirty[worker.index()].push((key, encoding)));
+    }
+
     /// Takes what waits, as far as the window allows.
     fn take_held(&mut self, key: Key, now: Tick) {
-        let window = self.limits.window;
         loop {
             let Some(topic) = self.topic_mut(key) else { return };
             let Some(queue) = &mut topic.held else { return };
@@ -770,15 +777,17 @@ impl Homes {
                 topic.held = None;
                 return;
             };
-            if !topic.has_room(first.unit.len(), window) {
+            if !topic.has_room(first.unit.len()) {
                 topic.held.get_or_insert_default().push_front(first);
+                self.hurry(key);
                 return;
             }
             match self.take(key, &Unit::Owned(first.unit.clone()), &first.delivery, now) {
                 Ok(()) => self.released.push(first.sender),
                 Err(why) => {
-                    if why == NotYet::LogFull {
-                        self.starve(key);
+                    match why {
+                        NotYet::LogFull => self.starve(key),
+                        NotYet::Window => self.hurry(key),
                     }
                     let topic = self.topic_mut(key).expect("still there");
                     topic.held.get_or_insert_default().push_front(first);

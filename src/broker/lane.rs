@@ -42,6 +42,17 @@ pub enum Seat {
     Behind(u32),
 }
 
+/// When laps begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Laps {
+    /// As soon as the head has moved.
+    Free,
+    /// The next one as soon as it has; then they are held.
+    Next,
+    /// Not before that is allowed.
+    Held,
+}
+
 /// The subscriptions of one worker to one log.
 #[derive(Debug)]
 pub struct Lane {
@@ -57,6 +68,7 @@ pub struct Lane {
     /// rises when all of the older round have left. New ones are counted in round `round`.
     gathered: [usize; 2],
     round: u8,
+    laps: Laps,
     /// What the floor will be then, if there is an older round.
     pending: Option<Mark>,
     /// Where the head was when the lap began.
@@ -98,6 +110,7 @@ impl Lane {
             remaining: 0,
             gathered: [0; 2],
             round: 0,
+            laps: Laps::Free,
             pending: None,
             lap_head: head,
             ended: head,
@@ -116,6 +129,29 @@ impl Lane {
     pub fn needed(&self) -> Position {
         let returned = self.returned.into_iter().chain(self.returned_before);
         returned.fold(self.floor.position, Position::min)
+    }
+
+    /// From now on each lap must be allowed.
+    pub fn hold_laps(&mut self) {
+        self.laps = Laps::Held;
+    }
+
+    /// The next lap may begin, in a lane whose laps are held.
+    pub fn allow_lap(&mut self) {
+        self.laps = Laps::Next;
+    }
+
+    /// Whether the head has moved since the last lap began.
+    pub fn has_news(&self) -> bool {
+        self.lap_head != self.view.head()
+    }
+
+    /// Nobody minds missing what is new but the newest: the floor says that all is done with, while no lap is under way.
+    /// False if it said so before.
+    pub fn concede(&mut self) -> bool {
+        let head = self.view.head();
+        debug_assert!(self.remaining == 0 && self.gathered() == 0, "no lap is under way");
+        std::mem::replace(&mut self.floor, head) != head
     }
 
     /// Number of subscriptions.
@@ -163,15 +199,18 @@ impl Lane {
     }
 
     /// The next seat that this lap visits. `None`: all that were there have everything up to the head, the
-    /// ring rests until the head moves. A lap that ends raises the floor, at once or when what was gathered has left;
+    /// ring rests until the head moves, or until a lap is allowed where they are held. A lap that ends raises the floor, at once or when what was gathered has left;
     /// if the head has moved since the lap began, the next lap begins at once.
     pub fn next_visit(&mut self) -> Option<Seat> {
         if self.remaining == 0 {
             self.ended = self.lap_head;
             self.settle_floor();
             let head = self.view.head();
-            if self.lap_head == head {
+            if self.lap_head == head || (self.laps == Laps::Held && !self.swept.is_empty()) {
                 return None;
+            }
+            if self.laps == Laps::Next {
+                self.laps = Laps::Held;
             }
             self.lap_head = head;
             self.remaining = self.swept.len();
@@ -203,17 +242,24 @@ impl Lane {
             return;
         }
         if let Some(pending) = self.pending.take() {
-            self.floor = pending;
+            self.raise_floor(pending);
             self.returned_before = None;
         }
         if self.gathered[1 - older] == 0 {
-            self.floor = self.ended;
+            self.raise_floor(self.ended);
             (self.returned, self.returned_before) = (None, None);
         } else {
             // Those that were gathered up to here become the older round.
             self.pending = Some(self.ended);
             self.round = 1 - self.round;
             self.returned_before = self.returned.take();
+        }
+    }
+
+    /// It may be there already, where it was conceded.
+    fn raise_floor(&mut self, floor: Mark) {
+        if floor.position > self.floor.position {
+            self.floor = floor;
         }
     }
 
@@ -274,7 +320,7 @@ impl Lane {
         self.gathered[1 - usize::from(self.round)] == 0
     }
 
-    /// Takes in a subscription that has all up to the head.
+    /// Takes in a subscription that has all up to the head, or all that this lap gives.
     pub fn insert_swept(&mut self, entry: Entry) -> Seat {
         // Where the unvisited run reaches the end of the array the newcomer becomes part of it: it is
         // visited once for nothing, and the run stays in one piece.
@@ -286,8 +332,11 @@ impl Lane {
     }
 
     /// Takes back a subscription from the part behind: it is visited in this lap, after all others that
-    /// still are. `moved` hears of an entry that gets another seat.
+    /// still are; where laps are held, only if this one owes it something. `moved` hears of an entry that gets another seat.
     pub fn rejoin(&mut self, entry: Entry, mut moved: impl FnMut(u32, Seat)) -> Seat {
+        if self.laps != Laps::Free && entry.position >= self.lap_head.position {
+            return self.insert_swept(entry);
+        }
         self.returned = Some(self.returned.map_or(entry.position, |lowest| lowest.min(entry.position)));
         let len = self.swept.len();
         self.swept.push(entry);

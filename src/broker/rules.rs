@@ -51,13 +51,18 @@ pub struct Rule {
 pub struct Rules {
     listed: Vec<(Pattern, Arc<Rule>)>,
     otherwise: Arc<Rule>,
+    /// Every topic takes messages of so many bytes.
+    taken_by_all: usize,
 }
 
 impl Rules {
     /// `listed` in the order in which they are tried, `otherwise` for all topics that match none.
     pub fn new(listed: impl IntoIterator<Item = (Pattern, Rule)>, otherwise: Rule) -> Rules {
         let listed = listed.into_iter().map(|(pattern, rule)| (pattern, Arc::new(rule)));
-        Rules { listed: listed.collect(), otherwise: Arc::new(otherwise) }
+        let mut rules = Rules { listed: listed.collect(), otherwise: Arc::new(otherwise), taken_by_all: 0 };
+        let bounds = rules.all().map(|rule| rule.max_message_bytes);
+        rules.taken_by_all = bounds.min().expect("there is a rule for all other topics");
+        rules
     }
 
     /// The rule of a topic. A topic that keeps a clone does not have to ask again.
@@ -65,6 +70,12 @@ impl Rules {
         let name = topic.as_str();
         let listed = self.listed.iter().find(|(pattern, _)| pattern.matches(name));
         listed.map_or(&self.otherwise, |(_, rule)| rule)
+    }
+
+    /// Whether a topic takes a message whose payload has so many bytes. Rules are looked through only for those that are
+    /// longer than what every topic takes.
+    pub fn takes(&self, topic: &TopicName, payload_bytes: usize) -> bool {
+        payload_bytes <= self.taken_by_all || payload_bytes <= self.rule_for(topic).max_message_bytes
     }
 
     /// Every rule: those that are listed, in their order, and the one for all other topics.
@@ -94,5 +105,29 @@ mod tests {
             assert_eq!(rules.rule_for(&TopicName::parse(name).unwrap()).max_message_bytes, bytes, "{name}");
         }
         assert_eq!(rules.all().map(|rule| rule.max_message_bytes).collect::<Vec<_>>(), [1, 2, 3, 0]);
+    }
+
+    #[test]
+    fn each_topic_takes_what_its_rule_says() {
+        let rule = |max_message_bytes| Rule {
+            slow_consumer: SlowConsumer::Skip,
+            lag: Window { bytes: 1, messages: 1 },
+            max_message_bytes,
+            history: None,
+            welcome: None,
+            min_interval: None,
+        };
+        let listed = [("short/*", 10), ("long/*", 1000), ("shortest", 5)];
+        let listed = listed.map(|(pattern, bytes)| (Pattern::parse(pattern).unwrap(), rule(bytes)));
+        let rules = Rules::new(listed, rule(100));
+        for (name, bytes) in [("short/a", 10), ("long/a", 1000), ("shortest", 5), ("other", 100)] {
+            let name = TopicName::parse(name).unwrap();
+            let longest = (0..2000).filter(|&len| rules.takes(&name, len)).max();
+            assert_eq!(
+                (longest, (0..=bytes).all(|len| rules.takes(&name, len))),
+                (Some(bytes), true),
+                "{name}"
+            );
+        }
     }
 }

@@ -221,8 +221,8 @@ impl<D: Driver> Worker<D> {
     }
 
     fn check_len(&self, topic: &TopicName, payload_len: usize) -> Result<(), ApiError> {
-        let max = self.shared.settings.rules.rule_for(topic).max_message_bytes;
-        if payload_len <= max { Ok(()) } else { Err(ApiError::MESSAGE_TOO_LONG) }
+        let is_taken = self.shared.settings.rules.takes(topic, payload_len);
+        if is_taken { Ok(()) } else { Err(ApiError::MESSAGE_TOO_LONG) }
     }
 
     fn page(&mut self, topic: &TopicName, request: &PageRequest, limit: u64) -> Outcome {

@@ -8,10 +8,7 @@ use super::{
     lanes::NONE,
     worker::Worker,
 };
-use crate::{
-    broker::{encoding::Encoding, lane::Seat},
-    config::SlowConsumer,
-};
+use crate::broker::{encoding::Encoding, ids::Position, lane::Seat};
 
 /// Ends the audit with a message unless the condition holds.
 macro_rules! must {
@@ -157,7 +154,6 @@ impl<D: Driver> Worker<D> {
 
     fn audit_subscriptions(&mut self, slot: u32) -> Result<(), String> {
         let blocked = self.connections.hot(slot).is(Flag::Blocked);
-        let policy = self.shared.settings.slow_consumer;
         let keys: Vec<u32> = self.lanes.list(self.connections.first_subscription(slot)).collect();
         let opening = self.connections.phase(slot) == Phase::Opening;
         let mut waiting = 0;
@@ -190,8 +186,8 @@ impl<D: Driver> Worker<D> {
             must!(entry.connection == slot, "the entry at {seat:?} is not {slot}'s");
             let (tail, head) = (record.lane.view.tail(), record.lane.view.head());
             must!(entry.position <= head.position, "{slot} is beyond the head");
-            let keeps_place =
-                !entry.lost && (policy != SlowConsumer::Latest || matches!(seat, Seat::Swept(_)));
+            let keeps_place = !entry.lost && (!record.is_latest() || matches!(seat, Seat::Swept(_)));
+            let keeps_place = keeps_place && !record.keeps_newest_only();
             must!(!keeps_place || entry.position >= tail, "{slot} needs what was let go of");
             must!(!entry.lost || matches!(seat, Seat::Behind(_)), "{slot} is swept and lost");
             must!(
@@ -213,11 +209,6 @@ impl<D: Driver> Worker<D> {
         }
         // The lag bound, and what publishers may be ahead twice: after lags were looked at, and after somebody has
         // come back. That is one message at least. The first segment goes as a whole.
-        let settings = &self.shared.settings;
-        let ahead = settings.lag.for_publishers().bytes.max(settings.messages.message_bytes_max as u64 + 14);
-        let kept_max = settings.lag.bytes + 2 * ahead;
-        // A message may be six times as long in JSON, and has an envelope.
-        let longest = 6 * settings.messages.message_bytes_max as u64 + 1000;
         for index in self.lanes.indices() {
             let record = self.lanes.at(index);
             let (head, needed) = (record.lane.view.head(), record.lane.needed());
@@ -225,8 +216,11 @@ impl<D: Driver> Worker<D> {
             let slots: Vec<u32> = record.lane.behind().iter().map(|entry| entry.connection).collect();
             let is_owed = slots.into_iter().any(|slot| self.connections.phase(slot) == Phase::Opening);
             let record = self.lanes.at(index);
-            let kept_max =
-                if record.encoding == Encoding::CANONICAL { kept_max } else { kept_max + 2 * longest };
+            let (lag, message) = (record.rule.lag, record.rule.max_message_bytes as u64);
+            let ahead = lag.for_publishers().bytes.max(message + 14);
+            // A message may be six times as long in JSON, and has an envelope.
+            let in_others = if record.encoding == Encoding::CANONICAL { 0 } else { 2 * (6 * message + 1000) };
+            let kept_max = lag.bytes + 2 * ahead + in_others;
             must!(is_owed || kept <= kept_max, "lane {index} keeps {kept} bytes, {kept_max} are allowed");
             must!(!record.queued || dirty.contains(&index), "lane {index} is not on the dirty list");
             let told = record.topic.is_none() || record.lane.floor() == record.floor_sent;
@@ -235,10 +229,16 @@ impl<D: Driver> Worker<D> {
             behind += record.lane.behind().len();
             waiting += record.lane.gathered();
             let again = record.lane.gathered() > 0;
+            let listed = record.pace.as_ref().is_some_and(|pace| pace.is_listed());
+            must!(
+                record.queued || again || !record.lane.has_news() || listed,
+                "lane {index} waits, and its time will not come"
+            );
+            let needed = if record.keeps_newest_only() { Position(0) } else { needed };
             for entry in record.lane.swept() {
                 // While some of a lane are gathered its lap is not over, and the next one is for what came since.
                 must!(
-                    record.queued || again || entry.position == head.position,
+                    record.queued || again || listed || entry.position == head.position,
                     "lane {index} rests, and {} has not all",
                     entry.connection
                 );

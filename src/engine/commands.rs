@@ -72,7 +72,7 @@ impl<D: Driver> Worker<D> {
                 Published::Taken | Published::TooLate => false,
                 Published::Held => true,
                 Published::TooManyTopics => {
-                    self.dropped(sender, receipt);
+                    self.dropped(sender, receipt, Error::TooManyTopics);
                     false
                 }
             }
@@ -116,11 +116,19 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// A message was dropped, since its topic can't be made: whoever wanted a receipt gets that instead.
-    pub(super) fn dropped(&mut self, sender: ConnectionId, receipt: Option<Receipt>) {
+    /// A message was dropped: whoever wanted a receipt gets that instead.
+    pub(super) fn dropped(&mut self, sender: ConnectionId, receipt: Option<Receipt>, error: Error) {
         match receipt {
-            Some(receipt) => self.failed.push(receipt),
-            None => self.errors.push((sender, Error::TooManyTopics)),
+            Some(receipt) => self.failed.push((receipt, error)),
+            None => self.errors.push((sender, error)),
+        }
+    }
+
+    pub(super) fn count_error(&self, error: &Error) {
+        match error {
+            Error::TooManyTopics => self.stats().count(Family::Refused, "too_many_topics"),
+            Error::MessageTooLong => self.stats().count(Family::Refused, "message_too_long"),
+            Error::Protocol(_) => {}
         }
     }
 
@@ -134,9 +142,13 @@ impl<D: Driver> Worker<D> {
                 self.outboxes[worker.index()].batch.control.push(Control::Receipted(receipted));
             }
         }
-        for receipt in std::mem::take(&mut self.failed) {
-            self.stats().count(Family::Refused, "too_many_topics");
-            self.receipted(Receipted { receipt, outcome: Err(NotPublished::TooManyTopics) });
+        for (receipt, error) in std::mem::take(&mut self.failed) {
+            self.count_error(&error);
+            let why = match error {
+                Error::MessageTooLong => NotPublished::TooLong,
+                _ => NotPublished::TooManyTopics,
+            };
+            self.receipted(Receipted { receipt, outcome: Err(why) });
         }
     }
 
@@ -151,7 +163,10 @@ impl<D: Driver> Worker<D> {
             Phase::Open => {
                 // No message of a session has a time after which it is dropped.
                 let outcome = outcome.map(|Place { epoch, offset }| (epoch, offset));
-                let outcome = outcome.map_err(|_| Error::TooManyTopics);
+                let outcome = outcome.map_err(|why| match why {
+                    NotPublished::TooLong => Error::MessageTooLong,
+                    NotPublished::TooManyTopics | NotPublished::TooLate => Error::TooManyTopics,
+                });
                 self.with_session(connection.slot, |session, context| {
                     session.published(context, number, outcome)
                 });
@@ -163,9 +178,7 @@ impl<D: Driver> Worker<D> {
     /// Tells sessions what of theirs could not be done.
     pub(super) fn tell_errors(&mut self) {
         for (connection, error) in std::mem::take(&mut self.errors) {
-            if error == Error::TooManyTopics {
-                self.stats().count(Family::Refused, "too_many_topics");
-            }
+            self.count_error(&error);
             if self.connections.is_current(connection)
                 && self.connections.phase(connection.slot) == Phase::Open
             {
@@ -224,12 +237,16 @@ impl<D: Driver> Sink for Commands<'_, D> {
 
     fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience, receipt: Option<u32>) {
         let id = self.worker.connections.id(self.slot);
+        let receipt = receipt.map(|number| Receipt { connection: id, number });
+        if !self.worker.shared.settings.rules.takes(topic, message.payload.bytes().len()) {
+            self.worker.dropped(id, receipt, Error::MessageTooLong);
+            return;
+        }
         let unit = match frame_of(message) {
             Frame::Borrowed(bytes) => Unit::Borrowed(bytes),
             frame @ Frame::Owned(_) => Unit::Owned(kept(frame)),
         };
         let exclude = (to == Audience::Others).then_some(id);
-        let receipt = receipt.map(|number| Receipt { connection: id, number });
         self.worker.publish(topic, unit, Delivery { exclude, receipt, extras: None }, id);
     }
 

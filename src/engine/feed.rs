@@ -118,6 +118,10 @@ impl<D: Driver> Worker<D> {
                 self.stats().messages_received.add(1);
                 self.connections.warm(slot).message_at = self.now;
                 self.with_session(slot, |session, context| session.message(context, message));
+                // Whoever closes over a message that was dropped does so before the next one is looked at.
+                if !self.errors.is_empty() {
+                    self.tell_errors();
+                }
             }
             Event::Ping(payload) => {
                 self.stats().pings_received.add(1);
@@ -409,9 +413,10 @@ impl<D: Driver> Worker<D> {
         if extra.pending > 0 {
             return;
         }
-        let response = std::mem::take(&mut extra.response);
         self.seat_all(slot);
+        self.send_welcomes(slot);
         let extra = self.connections.extra(slot);
+        let response = std::mem::take(&mut extra.response);
         let unread = !extra.unread.is_empty();
         self.queue_all(slot, response);
         self.connections.tidy(slot);

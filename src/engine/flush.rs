@@ -234,6 +234,10 @@ impl<D: Driver> Worker<D> {
 
     /// The socket takes bytes again: the connection's subscriptions that are behind come back into the sweep.
     pub(super) fn rejoin(&mut self, slot: u32) {
+        if self.connections.phase(slot) == Phase::Opening {
+            // Its 101 comes first.
+            return;
+        }
         let mut next = self.connections.first_subscription(slot);
         self.lanes.rotate(&mut next);
         self.connections.warm(slot).first_subscription = next;

@@ -19,10 +19,7 @@ use super::{
     sweep::{VISIT_BYTES, VISIT_RUNS},
     worker::Worker,
 };
-use crate::{
-    broker::{ids::Position, lane::Seat},
-    config::SlowConsumer,
-};
+use crate::broker::{ids::Position, lane::Seat};
 
 /// One topic's part of a send.
 struct Share {
@@ -151,12 +148,11 @@ impl<D: Driver> Worker<D> {
     /// Whose turn it is: as many topics as one send takes. A subscription that must not get some
     /// ranges is served alone.
     fn shares(&mut self, slot: u32) -> Shares {
-        let latest = self.shared.settings.slow_consumer == SlowConsumer::Latest;
         let (mut shares, mut bytes) = (Shares::new(), 0);
         while shares.len() < VISIT_RUNS && bytes < VISIT_BYTES as u64 {
             let last = &mut self.connections.warm(slot).last_gathered;
             let Some((subscription, lane, seat)) = self.lanes.take_gathered(last) else { break };
-            if latest {
+            if self.lanes.at(lane).is_latest() {
                 self.pass_over(lane, seat);
             }
             let record = self.lanes.at(lane);

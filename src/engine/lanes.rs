@@ -2,11 +2,15 @@
 //!
 //! Pure bookkeeping: who subscribes to what and sits where. What is sent when is the sweep's.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use foldhash::quality::FixedState;
 use slab::Slab;
 
+use super::interval::Pace;
 use crate::broker::{
     encoding::Encoding,
     home::{Except, mostly_unused},
@@ -14,6 +18,7 @@ use crate::broker::{
     lane::{Entry, Lane, Seat},
     log::View,
     name::TopicName,
+    rules::{Rule, SlowConsumer},
 };
 
 /// No subscription: the end of a connection's list.
@@ -44,6 +49,8 @@ pub struct LaneRecord {
     pub lane: Lane,
     /// The topic's name, shared with all who hold it here.
     pub name: TopicName,
+    /// What holds for the topic.
+    pub rule: Arc<Rule>,
     /// Whose units its log has.
     pub encoding: Encoding,
     /// The topic's life, as the last head had it.
@@ -54,6 +61,8 @@ pub struct LaneRecord {
     pub topic: Option<Key>,
     /// Tells this record from others at the same index.
     pub generation: u32,
+    /// Of a topic with a least time between deliveries.
+    pub pace: Option<Box<Pace>>,
     /// In the queue of lanes to sweep.
     pub queued: bool,
     /// The floor that the home was told.
@@ -69,6 +78,25 @@ pub struct LaneRecord {
 }
 
 impl LaneRecord {
+    /// Whether subscribers get the newest message only.
+    #[inline]
+    pub fn is_latest(&self) -> bool {
+        self.rule.slow_consumer == SlowConsumer::Latest
+    }
+
+    /// Whether what is new may wait, and all but the newest message of it can be let go of.
+    pub fn keeps_newest_only(&self) -> bool {
+        self.is_latest() && self.pace.is_some()
+    }
+
+    /// The log begins here, as far as this worker is concerned.
+    pub fn begin(&mut self, head: Mark) {
+        self.lane = Lane::new(head);
+        if self.pace.is_some() {
+            self.lane.hold_laps();
+        }
+    }
+
     /// Subscriptions, those that wait included.
     pub fn subscriptions(&self) -> usize {
         self.lane.len() + self.waiting.len()
@@ -153,11 +181,20 @@ impl Lanes {
     }
 
     /// A new lane whose log is not known yet.
-    pub fn create(&mut self, name: TopicName, encoding: Encoding, home: WorkerId, now: Tick) -> u32 {
+    pub fn create(
+        &mut self,
+        name: TopicName,
+        rule: Arc<Rule>,
+        encoding: Encoding,
+        home: WorkerId,
+        now: Tick,
+    ) -> u32 {
         self.generations = self.generations.wrapping_add(1);
-        let record = LaneRecord {
+        let mut record = LaneRecord {
             lane: Lane::new(Mark::START),
             name: name.clone(),
+            pace: rule.min_interval.map(|interval| Box::new(Pace::new(interval))),
+            rule,
             encoding,
             epoch: Epoch(0),
             home,
@@ -170,6 +207,7 @@ impl Lanes {
             checked_at: now,
             listed: false,
         };
+        record.begin(Mark::START);
         let index = u32::try_from(self.records.insert(record)).expect("lanes are fewer than u32 counts");
         self.names.insert((name, encoding), index);
         index
@@ -496,8 +534,14 @@ pub fn low(mark: Mark) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::config::Config;
+
+    /// As the flags' defaults say.
+    pub fn rule() -> Arc<Rule> {
+        Arc::clone(Config::default().rules().all().next().expect("one for all topics"))
+    }
 
     /// A connection with a subscription to each of `count` lanes.
     fn several(count: u32) -> (Lanes, Vec<u32>) {
@@ -506,6 +550,7 @@ mod tests {
             .map(|at| {
                 let lane = lanes.create(
                     TopicName::parse(&at.to_string()).unwrap(),
+                    rule(),
                     Encoding::CANONICAL,
                     WorkerId(0),
                     Tick(0),
@@ -551,6 +596,7 @@ mod tests {
         let mut create = |at: u32| {
             lanes.create(
                 TopicName::parse(&at.to_string()).unwrap(),
+                rule(),
                 Encoding::CANONICAL,
                 WorkerId(0),
                 Tick(0),
@@ -572,7 +618,8 @@ mod tests {
         // With a list that is searched for each of them this takes seconds, in which the worker does nothing else.
         const WAITING: u32 = 100_000;
         let mut lanes = Lanes::new(0);
-        let lane = lanes.create(TopicName::parse("new").unwrap(), Encoding::CANONICAL, WorkerId(1), Tick(0));
+        let lane =
+            lanes.create(TopicName::parse("new").unwrap(), rule(), Encoding::CANONICAL, WorkerId(1), Tick(0));
         let keys: Vec<u32> = (0..WAITING).map(|slot| lanes.subscribe(slot, lane, &mut { NONE })).collect();
         for &key in keys.iter().filter(|&key| key % 1000 != 1) {
             assert_eq!(lanes.unsubscribe(key), lane);

@@ -269,6 +269,7 @@ mod tests {
             head,
             extents: smallvec::SmallVec::new(),
             excepts: Vec::new(),
+            hurried: false,
         }
     }
 

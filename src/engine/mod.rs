@@ -14,12 +14,14 @@
 //! | `gather` | connections with several topics: what is new leaves in one send |
 //! | `streams` | event streams: what a client that only listens is sent, and the ids of those with several topics |
 //! | `slow` | **slow consumers**: the policies, and what is kept of a log |
+//! | `interval` | least times between deliveries |
 //! | `flush`, `outgoing` | a connection's own queue |
 //! | `closing`, `farewell` | close handshakes, ends, drain |
 //! | `due`, `deadlines` | timeouts and pings |
 //! | `post`, `mail`, `mailboxes`, `outbox` | mail between workers, push-back by credits |
 //! | `outside`, `letterbox` | what threads that are no workers ask for |
 //! | `stats` | counters |
+//! | `welcome` | what is sent beside messages: welcomes, word of what was skipped |
 //! | `sync` | what threads share the mailboxes by |
 //! | `trim` | free memory back to the system |
 //! | `audit` | what must be true between two turns |
@@ -41,6 +43,7 @@ mod farewell;
 mod feed;
 mod flush;
 mod gather;
+mod interval;
 mod lanes;
 mod letterbox;
 mod mail;
@@ -60,6 +63,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trim;
+mod welcome;
 mod worker;
 
 pub use shared::{Settings, Shared};

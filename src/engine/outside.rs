@@ -30,8 +30,8 @@ use crate::{
         log::Unit,
         name::TopicName,
     },
-    protocol::ws::CloseCode,
-    session::{Message, frame_of, kept},
+    protocol::ws::{CloseCode, parse_server_frame},
+    session::{Error, Message, frame_of, kept},
 };
 
 /// Topics looked at, messages published and connections closed for threads outside, in a turn.
@@ -45,7 +45,7 @@ const COUNTING: Duration = Duration::from_secs(1);
 pub enum HandleError {
     /// So much is under way that nothing more is taken now. Nothing was done.
     Full,
-    /// The message has more bytes than `--max-message-bytes`. Nothing was done.
+    /// The message has more bytes than `--max-message-bytes`, or than its topic's `max-message-bytes`. Nothing was done.
     TooLong,
     /// The server has stopped, or was not started.
     NotRunning,
@@ -59,7 +59,7 @@ impl fmt::Display for HandleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             HandleError::Full => "the server has as much to do for its handles as it may: try again later",
-            HandleError::TooLong => "the message is longer than --max-message-bytes",
+            HandleError::TooLong => "the message is longer than --max-message-bytes, or than its topic takes",
             HandleError::NotRunning => "the server has stopped, or was not started",
             HandleError::NoAnswer => "the server's workers did not answer within a second",
             HandleError::OnWorker => "a session can't wait for an answer of its own worker",
@@ -177,6 +177,9 @@ impl<S: Send> Outside for Shared<S> {
         patience: Duration,
     ) -> Result<(), HandleError> {
         let home = home_of(topic, self.workers(), self.settings.seed);
+        if !self.settings.rules.takes(topic, message.payload.bytes().len()) {
+            return Err(HandleError::TooLong);
+        }
         let order = Order::Publish { topic: topic.clone(), frame: self.frame(message)? };
         Ok(self.post.order(home, &order, until(patience))?)
     }
@@ -340,8 +343,9 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Goes on through the topics whose home this is.
+    /// Goes on through the topics whose home this is. Those that take no message of this length do not get it.
     fn broadcast_some(&mut self, frame: &Bytes, left: &mut usize) -> Progress {
+        let payload_bytes = parse_server_frame(frame).map_or(0, |(_, payload)| payload.len());
         while self.orders.slot < self.homes.slots() {
             if *left == 0 {
                 return Progress::More;
@@ -349,9 +353,10 @@ impl<D: Driver> Worker<D> {
             *left -= 1;
             let topic = self.homes.subscribed_in(self.orders.slot).cloned();
             self.orders.slot += 1;
-            if let Some(topic) = topic
-                && let Progress::Held = self.publish_ordered(&topic, frame)
-            {
+            let Some(topic) = topic else { continue };
+            if !self.shared.settings.rules.takes(&topic, payload_bytes) {
+                self.count_error(&Error::MessageTooLong);
+            } else if let Progress::Held = self.publish_ordered(&topic, frame) {
                 self.orders.account.overdraw(Credits { messages: 1, bytes: frame.len() });
             }
         }

@@ -6,9 +6,12 @@ use super::{
     mailboxes::Patience,
     worker::Worker,
 };
-use crate::broker::{
-    home::{Published, Sender},
-    ids::WorkerId,
+use crate::{
+    broker::{
+        home::{Published, Sender},
+        ids::WorkerId,
+    },
+    session::Error,
 };
 
 impl<D: Driver> Worker<D> {
@@ -54,7 +57,7 @@ impl<D: Driver> Worker<D> {
                     self.outboxes[from.index()].batch.recovered.push(Recovered { asker, replay });
                 }
                 Control::Refused(lane) => self.lane_refused(lane),
-                Control::Dropped(sender, receipt) => self.dropped(sender, receipt),
+                Control::Dropped(sender, receipt) => self.dropped(sender, receipt, Error::TooManyTopics),
                 Control::Receipted(receipted) => self.receipted(receipted),
                 Control::Errand(caller, errand) => self.do_errand(caller, *errand),
                 Control::Done(caller, outcome) => self.errand_done(caller, *outcome),

@@ -19,11 +19,11 @@ use crate::{
     broker::{
         encoding::SharedEncoder,
         ids::{Tick, UnixTime, WorkerId},
-        limits::{Gauge, Window},
+        limits::Gauge,
         rules::Rules,
         schedule::Schedule,
     },
-    config::{Config, SlowConsumer},
+    config::Config,
     protocol::{http::HeadLimits, ws},
     session::{Router, dialect::Dialects},
 };
@@ -37,10 +37,6 @@ const SLICE_SENDS: usize = 64;
 /// The configuration in the engine's own units.
 #[derive(Clone)]
 pub struct Settings {
-    /// The lag that makes a subscription slow.
-    pub lag: Window,
-    /// What happens to it then.
-    pub slow_consumer: SlowConsumer,
     /// Sends in a slice of the sweep. Between slices sockets are read and mail is taken.
     pub slice_sends: usize,
     /// Bounds of messages.
@@ -107,8 +103,6 @@ impl Settings {
     /// The settings of `config` for `connections_max` connections.
     pub fn new(config: &Config, connections_max: usize, seed: u64) -> Settings {
         Settings {
-            lag: Window { bytes: config.lag_bytes_max as u64, messages: config.lag_messages_max },
-            slow_consumer: config.slow_consumer,
             slice_sends: SLICE_SENDS,
             messages: ws::Limits {
                 message_bytes_max: config.max_message_bytes,

@@ -36,9 +36,14 @@ impl<D: Driver> Worker<D> {
         let now = self.now;
         let record = self.lanes.at(lane);
         let mut keep = record.lane.needed();
+        if record.keeps_newest_only()
+            && let Some(newest) = record.lane.view.newest()
+        {
+            keep = keep.min(newest.position);
+        }
         if !record.lane.behind().is_empty() {
             let kept = record.lane.view.head().position.since(record.lane.view.tail());
-            if record.checked_at == now && kept <= self.shared.settings.lag.bytes {
+            if record.checked_at == now && kept <= record.rule.lag.bytes {
                 return;
             }
             record.checked_at = now;
@@ -49,7 +54,7 @@ impl<D: Driver> Worker<D> {
     }
 
     fn apply_policy(&mut self, lane: u32) {
-        let policy = self.shared.settings.slow_consumer;
+        let policy = self.lanes.at(lane).rule.slow_consumer;
         if policy == SlowConsumer::Latest {
             // Visits do it.
             return;
@@ -73,8 +78,9 @@ impl<D: Driver> Worker<D> {
 
     /// The lowest position that somebody behind still needs.
     fn needed_behind(&mut self, lane: u32) -> Option<Position> {
-        let lane = &self.lanes.at(lane).lane;
-        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+        let record = self.lanes.at(lane);
+        let lane = &record.lane;
+        if record.is_latest() {
             let behind = !lane.behind().is_empty();
             return lane.view.newest().filter(|_| behind).map(|newest| newest.position);
         }
@@ -84,7 +90,7 @@ impl<D: Driver> Worker<D> {
     /// Entries behind that lag by more than the bound. The newest message alone makes nobody slow, whatever
     /// its size.
     fn slow_entries(&mut self, lane: u32) -> impl Iterator<Item = &Entry> {
-        let window = self.lag_window();
+        let window = self.lag_window(lane);
         let lane = &self.lanes.at(lane).lane;
         let head = lane.view.head();
         lane.behind().iter().filter(move |entry| {
@@ -94,10 +100,10 @@ impl<D: Driver> Worker<D> {
         })
     }
 
-    /// The lag that makes a subscription slow. Where the logs are nearly full it is half of what it otherwise
+    /// The lag that makes a lane's subscription slow. Where the logs are nearly full it is half of what it otherwise
     /// is. Not less: publishers may be a quarter ahead of the sweep, and that is nobody's fault.
-    fn lag_window(&self) -> Window {
-        let lag = self.shared.settings.lag;
+    fn lag_window(&mut self, lane: u32) -> Window {
+        let lag = self.lanes.at(lane).rule.lag;
         if !self.logs_nearly_full() {
             return lag;
         }
@@ -117,6 +123,7 @@ impl<D: Driver> Worker<D> {
         if !self.logs_nearly_full() {
             return;
         }
+        self.hurry_all();
         for slot in 0..self.connections.slots() {
             let phase = self.connections.phase(slot);
             if phase == Phase::Free || !self.connections.hot(slot).is(Flag::Blocked) {
@@ -151,14 +158,17 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A subscription that is behind can be written to again. Where the log was not kept for it, its cursor
-    /// goes to what is there: with `skip` the head, with `latest` the newest unit.
+    /// goes to what is there: with `skip` the head, which it is told of before, with `latest` the newest unit.
     pub(super) fn catch_up(&mut self, lane: u32, seat: Seat) {
-        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+        if self.lanes.at(lane).is_latest() {
             self.pass_over(lane, seat);
         } else if self.lanes.at(lane).lane.entry(seat).lost {
-            let subscription = self.lanes.at(lane).lane.entry(seat).subscription;
-            self.count_missed(subscription);
+            let Entry { subscription, connection, .. } = *self.lanes.at(lane).lane.entry(seat);
+            let missed = self.count_missed(subscription);
             self.lanes.holes.remove(&subscription);
+            if missed > 0 {
+                self.tell_skipped(connection, lane, missed);
+            }
             let record = self.lanes.at(lane);
             let head = record.lane.view.head();
             let entry = record.lane.entry_mut(seat);
@@ -167,21 +177,24 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Counts what a policy has taken from a subscription. It ends, or goes on at the head.
-    pub(super) fn count_missed(&mut self, subscription: u32) {
-        let Some((lane, seat)) = self.lanes.seat(subscription) else { return };
-        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+    /// Counts what a policy has taken from a subscription, which ends, or goes on at the head. Gives the messages that it was
+    /// made to skip.
+    pub(super) fn count_missed(&mut self, subscription: u32) -> u32 {
+        let Some((lane, seat)) = self.lanes.seat(subscription) else { return 0 };
+        if self.lanes.at(lane).is_latest() {
             self.pass_over(lane, seat);
-            return;
+            return 0;
         }
         let lane = &self.lanes.at(lane).lane;
         let (entry, head) = (*lane.entry(seat), lane.view.head());
-        if entry.lost {
-            let own = self.lanes.messages_left_out(subscription, head.position);
-            let missed = low(head).wrapping_sub(entry.offset_low) - own;
-            self.stats().deliveries_left_out.add(u64::from(own));
-            self.stats().deliveries_skipped.add(u64::from(missed));
+        if !entry.lost {
+            return 0;
         }
+        let own = self.lanes.messages_left_out(subscription, head.position);
+        let missed = low(head).wrapping_sub(entry.offset_low) - own;
+        self.stats().deliveries_left_out.add(u64::from(own));
+        self.stats().deliveries_skipped.add(u64::from(missed));
+        missed
     }
 
     /// `latest`: the cursor goes to the newest unit.
@@ -215,10 +228,13 @@ impl<D: Driver> Worker<D> {
             }
             return;
         };
-        let policy = self.shared.settings.slow_consumer;
-        let entry = self.lanes.at(lane).lane.entry_mut(seat);
+        let record = self.lanes.at(lane);
+        // With `latest` a visit goes to the newest message from wherever it is.
+        let may_wait = record.pace.is_some() || matches!(seat, Seat::Behind(_));
+        let passes_over = record.is_latest() && may_wait;
+        let entry = record.lane.entry_mut(seat);
         entry.holes = true;
-        let merges = entry.lost || (policy == SlowConsumer::Latest && matches!(seat, Seat::Behind(_)));
+        let merges = entry.lost || passes_over;
         self.lanes.add_hole(subscription, except);
         if merges {
             self.lanes.merge_old_holes(subscription);

@@ -32,7 +32,6 @@ use crate::{
         ids::{Epoch, Mark, Offset, Position},
         lane::Seat,
     },
-    config::SlowConsumer,
     protocol::ws::CloseCode,
     session::dialect::{self, Since, sse},
 };
@@ -57,6 +56,8 @@ pub struct Positions {
     places: Vec<Place>,
     /// What of the past is still to be sent, before all that is new.
     replays: VecDeque<Replaying>,
+    /// Lanes whose topics welcome the client, once it is told where all of them begin.
+    welcomes: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -64,6 +65,8 @@ struct Place {
     /// [`NONE`] once it has ended: the place stays in the ids.
     subscription: u32,
     since: Since,
+    /// What it was made to skip while the past was still leaving: it is told behind that.
+    skipped: u32,
 }
 
 #[derive(Debug)]
@@ -81,26 +84,43 @@ impl Positions {
 
     /// A further topic. Where it begins is not known yet.
     pub fn add(&mut self, subscription: u32) {
-        self.places.push(Place { subscription, since: Since { epoch: Epoch(0), offset: Offset(0) } });
+        let since = Since { epoch: Epoch(0), offset: Offset(0) };
+        self.places.push(Place { subscription, since, skipped: 0 });
     }
 
-    /// A topic's beginning: behind a message, with these of the past.
-    pub fn begin(&mut self, subscription: u32, since: Since, runs: Vec<Run>) {
+    /// A topic's beginning: behind a message, with these of the past, and a lane's welcome.
+    pub fn begin(&mut self, subscription: u32, since: Since, runs: Vec<Run>, welcome: Option<u32>) {
         let Some(place) = self.place(subscription) else { return };
         self.places[place].since = since;
+        self.welcomes.extend(welcome);
         self.replays.extend(runs.into_iter().map(|run| Replaying { place, run }));
     }
 
     /// A subscription has ended.
     pub fn end(&mut self, subscription: u32) {
         let Some(place) = self.place(subscription) else { return };
-        self.places[place].subscription = NONE;
+        (self.places[place].subscription, self.places[place].skipped) = (NONE, 0);
         self.replays.retain(|replaying| replaying.place != place);
     }
 
     /// Whether some of the past is still to be sent.
     pub fn replays(&self) -> bool {
         !self.replays.is_empty()
+    }
+
+    /// A subscription was made to skip so many messages. False: that can be told at once.
+    pub fn skip(&mut self, subscription: u32, messages: u32) -> bool {
+        let waits = self.replays();
+        if let Some(place) = self.place(subscription).filter(|_| waits) {
+            self.places[place].skipped = self.places[place].skipped.saturating_add(messages);
+        }
+        waits
+    }
+
+    /// What was skipped, and is to be told now.
+    fn take_skipped(&mut self) -> SmallVec<[(u32, u32); 4]> {
+        let skipped = self.places.iter_mut().filter(|place| place.skipped > 0);
+        skipped.map(|place| (place.subscription, std::mem::take(&mut place.skipped))).collect()
     }
 
     fn place(&self, subscription: u32) -> Option<usize> {
@@ -270,12 +290,11 @@ impl<D: Driver> Worker<D> {
 
     /// Whose turn it is.
     fn event_shares(&mut self, slot: u32, positions: &Positions) -> SmallVec<[Share; VISIT_RUNS]> {
-        let latest = self.shared.settings.slow_consumer == SlowConsumer::Latest;
         let (mut shares, mut bytes) = (SmallVec::new(), 0);
         while shares.len() < VISIT_RUNS && bytes < VISIT_BYTES as u64 {
             let last = &mut self.connections.warm(slot).last_gathered;
             let Some((subscription, lane, seat)) = self.lanes.take_gathered(last) else { break };
-            if latest {
+            if self.lanes.at(lane).is_latest() {
                 self.pass_over(lane, seat);
             }
             let until = self.pass_holes(lane, seat);
@@ -362,6 +381,14 @@ impl<D: Driver> Worker<D> {
         passed
     }
 
+    /// Sends the welcomes of a stream of several topics that opens.
+    pub(super) fn send_welcomes(&mut self, slot: u32) {
+        let Some(positions) = self.connections.positions(slot) else { return };
+        for lane in std::mem::take(&mut positions.welcomes) {
+            self.send_welcome(slot, lane);
+        }
+    }
+
     /// What comes next of the replays of a stream whose own queue has run empty: events with their ids. So an empty queue
     /// says that all of the past has left.
     pub(super) fn refill(&mut self, slot: u32) {
@@ -379,6 +406,12 @@ impl<D: Driver> Worker<D> {
                 outgoing.push(&unit);
             }
             outgoing.push(&id);
+        }
+        if !positions.replays() {
+            for (subscription, messages) in positions.take_skipped() {
+                let lane = self.lanes.subscriptions[subscription as usize].lane;
+                outgoing.push(&self.word_of_skipped(lane, messages));
+            }
         }
         if !outgoing.is_empty() {
             self.connections.hot(slot).outgoing = Some(Box::new(outgoing));

@@ -4,7 +4,7 @@
 //! when it is seated, and gets everything from there on. The first subscription to a topic on this worker
 //! waits for the first head from the topic's home; further ones are answered here.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     connections::{Flag, Phase, Transport},
@@ -19,7 +19,7 @@ use crate::{
         encoding::Encoding,
         home::{Head, Replay, Start},
         ids::{Key, Tick},
-        lane::{Lane, Seat},
+        lane::Seat,
         name::TopicName,
     },
     protocol::http::Refusal,
@@ -50,6 +50,7 @@ impl<D: Driver> Worker<D> {
             self.connections.extra(slot).pending += 1;
         } else if self.connections.phase(slot) != Phase::Opening {
             // Who opens gets its seats with its 101: nothing may be sent before that.
+            self.send_welcome(slot, lane);
             self.lanes.seat_at_head(subscription);
         }
         name
@@ -107,7 +108,8 @@ impl<D: Driver> Worker<D> {
 
     fn create_lane(&mut self, topic: &TopicName, encoding: Encoding) -> u32 {
         let home = self.home_of(topic);
-        let lane = self.lanes.create(topic.clone(), encoding, home, self.now);
+        let rule = Arc::clone(self.shared.settings.rules.rule_for(topic));
+        let lane = self.lanes.create(topic.clone(), rule, encoding, home, self.now);
         let key = self.lanes.key(lane);
         if home != self.id {
             self.outboxes[home.index()].batch.control.push(Control::Join(topic.clone(), encoding, key));
@@ -176,7 +178,7 @@ impl<D: Driver> Worker<D> {
         record.epoch = news.epoch;
         if record.topic.is_none() {
             record.topic = Some(news.topic);
-            record.lane = Lane::new(news.from);
+            record.begin(news.from);
             record.lane.view.apply(news.head, news.extents);
             let waiting = record.waiting.clone();
             self.floors.push(index);
@@ -189,6 +191,7 @@ impl<D: Driver> Worker<D> {
             for except in news.excepts {
                 self.leave_out(index, except);
             }
+            self.allow_if_due(index);
             self.list_dirty(index);
             self.list_quiet(index);
             return;
@@ -198,7 +201,12 @@ impl<D: Driver> Worker<D> {
             self.leave_out(index, except);
         }
         self.lanes.at(index).lane.view.apply(news.head, news.extents);
-        self.list_dirty(index);
+        if news.hurried {
+            self.hurry(index);
+        } else {
+            self.allow_if_due(index);
+            self.list_dirty(index);
+        }
         self.list_quiet(index);
         self.trim(index);
     }
@@ -211,11 +219,13 @@ impl<D: Driver> Worker<D> {
             self.opened_if_ready(slot);
         } else {
             self.connections.tidy(slot);
+            self.send_welcome(slot, self.lanes.subscriptions[subscription as usize].lane);
             self.lanes.seat_at_head(subscription);
         }
     }
 
-    /// The answer to a subscription that wants some of the past: its session is told, then comes the replay, then the live log.
+    /// The answer to a subscription that wants some of the past: its session is told, then comes the welcome of whoever does
+    /// not go on where it was, then the replay, then the live log.
     pub(super) fn recovered(&mut self, recovered: Recovered) {
         let Recovered { asker: Asker { connection, lane, subscription, ticket }, replay } = recovered;
         let slot = connection.slot;
@@ -254,9 +264,14 @@ impl<D: Driver> Worker<D> {
             now.connection == slot && now.lane == lane.index && matches!(now.seat, Some(Seat::Behind(_)))
         };
         if self.lanes.subscriptions.get(subscription as usize).is_some_and(is_seated) {
-            match self.connections.positions(slot) {
-                Some(positions) => positions.begin(subscription, Since { epoch, offset: behind }, runs),
-                None => runs.into_iter().for_each(|run| self.queue_shared(slot, run.bytes())),
+            if let Some(positions) = self.connections.positions(slot) {
+                let welcome = (!recovered).then_some(lane.index);
+                positions.begin(subscription, Since { epoch, offset: behind }, runs, welcome);
+            } else {
+                if !recovered {
+                    self.send_welcome(slot, lane.index);
+                }
+                runs.into_iter().for_each(|run| self.queue_shared(slot, run.bytes()));
             }
         }
         if opening {
@@ -273,12 +288,12 @@ impl<D: Driver> Worker<D> {
     pub(super) fn seat_all(&mut self, slot: u32) {
         let mut next = self.connections.first_subscription(slot);
         while next != NONE {
-            let subscription = &self.lanes.subscriptions[next as usize];
-            let (key, unseated) = (next, subscription.seat.is_none());
-            next = subscription.next;
-            if unseated {
-                self.lanes.seat_at_head(key);
+            let &Subscription { lane, seat, next: behind, .. } = &self.lanes.subscriptions[next as usize];
+            if seat.is_none() {
+                self.send_welcome(slot, lane);
+                self.lanes.seat_at_head(next);
             }
+            next = behind;
         }
     }
 
@@ -320,7 +335,7 @@ impl<D: Driver> Worker<D> {
                 self.remove_lane(lane);
                 continue;
             }
-            let rests = !record.queued && record.lane.gathered() == 0;
+            let rests = !record.queued && record.lane.gathered() == 0 && !record.lane.has_news();
             if idle >= QUIET && record.lane.behind().is_empty() && rests {
                 record.lane.view.release();
             }
@@ -337,6 +352,7 @@ impl<D: Driver> Worker<D> {
 
     fn remove_lane(&mut self, lane: u32) {
         let key = self.lanes.key(lane);
+        self.welcomes.forget(key);
         let record = self.lanes.remove(lane);
         if record.home == self.id {
             self.homes.leave(&record.name, self.id, key, self.now);

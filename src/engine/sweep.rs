@@ -16,13 +16,10 @@ use super::{
     lanes::low,
     worker::Worker,
 };
-use crate::{
-    broker::{
-        ids::Position,
-        lane::{Entry, Seat},
-        log::View,
-    },
-    config::SlowConsumer,
+use crate::broker::{
+    ids::Position,
+    lane::{Entry, Seat},
+    log::View,
 };
 
 /// Entries looked at in a slice, most of which may have nothing to get.
@@ -99,6 +96,7 @@ impl<D: Driver> Worker<D> {
                 self.lap_done(lane);
             }
             if rests {
+                self.rest(lane);
                 return true;
             }
             if slice.sends == 0 || slice.visits == 0 {
@@ -134,9 +132,10 @@ impl<D: Driver> Worker<D> {
     #[inline(never)]
     fn visit_most(&mut self, lane: u32, slice: &mut Slice) -> Met {
         let Worker { lanes, connections, driver, in_flight, shared, id, .. } = self;
-        let (entries, view) = lanes.at(lane).lane.stretch(slice.visits);
+        let record = lanes.at(lane);
+        let latest = record.is_latest();
+        let (entries, view) = record.lane.stretch(slice.visits);
         let head = view.head();
-        let latest = shared.settings.slow_consumer == SlowConsumer::Latest;
         let (mut from, mut run) = (head.position, &[][..]);
         let (mut visited, mut sends, mut queued, mut bytes, mut deliveries) = (0, 0, 0, 0, 0);
         let mut met = Met::Nothing;
@@ -207,7 +206,7 @@ impl<D: Driver> Worker<D> {
             }
             return true;
         }
-        if self.shared.settings.slow_consumer == SlowConsumer::Latest {
+        if self.lanes.at(lane).is_latest() {
             self.pass_over(lane, seat);
         }
         self.send_run(lane, seat);
@@ -420,6 +419,8 @@ impl<D: Driver> Worker<D> {
         }
         if next.is_some() {
             self.list_dirty(lane);
+        } else {
+            self.rest(lane);
         }
     }
 

@@ -14,13 +14,14 @@ use smallvec::SmallVec;
 mod several_topics;
 mod streams;
 mod timeouts;
+mod topic_rules;
 
 use super::{
     driver::{
         Driver,
         sim::{Buffers, Ended, Net, Personality, Sim, SocketId},
     },
-    lanes::{Lanes, NONE},
+    lanes::{Lanes, NONE, tests::rule},
     shared::{Settings, Shared},
     stats::{Family, Stats},
     worker::Worker,
@@ -510,14 +511,24 @@ fn a_late_head_finds_nobody_where_its_lane_was() {
     let mut test = Test::new(Personality::Readiness, &Config::default());
     let worker = &mut test.worker;
     let mut create = |name: &str| {
-        let lane =
-            worker.lanes.create(TopicName::parse(name).unwrap(), Encoding::CANONICAL, WorkerId(0), Tick(0));
+        let lane = worker.lanes.create(
+            TopicName::parse(name).unwrap(),
+            rule(),
+            Encoding::CANONICAL,
+            WorkerId(0),
+            Tick(0),
+        );
         (lane, worker.lanes.key(lane))
     };
     let (old, key) = create("old");
     test.worker.lanes.remove(old);
-    let new =
-        test.worker.lanes.create(TopicName::parse("new").unwrap(), Encoding::CANONICAL, WorkerId(0), Tick(0));
+    let new = test.worker.lanes.create(
+        TopicName::parse("new").unwrap(),
+        rule(),
+        Encoding::CANONICAL,
+        WorkerId(0),
+        Tick(0),
+    );
     assert_eq!(new, old, "the index is used again");
     let head = Mark { position: Position::START.advanced(7), offset: Offset(1) };
     let (epoch, extents) = (Epoch(1), SmallVec::new());
@@ -529,6 +540,7 @@ fn a_late_head_finds_nobody_where_its_lane_was() {
         head,
         extents,
         excepts: Vec::new(),
+        hurried: false,
     });
     assert!(test.worker.lanes.at(new).topic.is_none());
 }

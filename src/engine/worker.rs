@@ -1,7 +1,7 @@
 //! A worker and its tick.
 //!
 //! ```text
-//! wait     not at all if there is work, else until the next tenth of a second
+//! wait     not at all if there is work, else until the next tenth of a second, or the end of an interval
 //! accept   a bounded number
 //! read     the ready list, a bounded number of bytes
 //! mail     what others sent, threads that are no workers included; as a home: append. Then post: floors, heads,
@@ -26,6 +26,7 @@ use super::{
     due::Beat,
     farewell::Why,
     gather::Gathered,
+    interval::Intervals,
     lanes::Lanes,
     mail::{Batch, Recovered},
     mailboxes::Patience,
@@ -36,6 +37,7 @@ use super::{
     stats::Stats,
     sweep::InFlight,
     trim::HighWater,
+    welcome::Welcomes,
 };
 use crate::{
     broker::{
@@ -99,7 +101,9 @@ pub struct Worker<D: Driver> {
     /// What sessions must be told.
     pub(super) errors: Vec<(ConnectionId, Error)>,
     /// Messages that were dropped and whose publishers want to know.
-    pub(super) failed: Vec<Receipt>,
+    pub(super) failed: Vec<(Receipt, Error)>,
+    pub(super) intervals: Intervals,
+    pub(super) welcomes: Welcomes,
     pub(super) in_flight: Vec<InFlight>,
     /// Connections whose own queues were begun to be sent, and how many bytes of each.
     pub(super) flushing: Vec<(u32, usize)>,
@@ -135,7 +139,6 @@ impl<D: Driver> Worker<D> {
         let workers = usize::from(shared.workers());
         let settings = &shared.settings;
         let limits = home::Limits {
-            window: settings.lag.for_publishers(),
             idle: settings.topic_idle,
             topics: Arc::clone(&shared.topics),
             logs: Arc::clone(&shared.logs),
@@ -169,6 +172,8 @@ impl<D: Driver> Worker<D> {
             recovered: Vec::new(),
             errors: Vec::new(),
             failed: Vec::new(),
+            intervals: Intervals::default(),
+            welcomes: Welcomes::default(),
             in_flight: Vec::new(),
             flushing: Vec::new(),
             outcomes: Vec::new(),
@@ -230,6 +235,7 @@ impl<D: Driver> Worker<D> {
         if !self.errors.is_empty() {
             self.tell_errors();
         }
+        self.end_intervals();
         if !self.to_flush.is_empty() {
             self.flush_some();
         }
@@ -258,7 +264,7 @@ impl<D: Driver> Worker<D> {
             self.set_gauges();
             None
         } else {
-            Some(self.until_next_tick())
+            Some(self.until_next_turn())
         };
         let result = self.driver.wait(timeout, &mut events);
         if result.is_err() {
@@ -332,6 +338,7 @@ impl<D: Driver> Worker<D> {
     fn read_clock(&mut self) -> bool {
         let millis = u64::try_from(self.driver.now().as_millis()).unwrap_or(u64::MAX);
         self.homes.set_time(UnixTime(self.shared.settings.began.0 + millis));
+        self.intervals.millis = millis;
         let tenths = millis / u64::from(1000 / Tick::PER_SECOND);
         let now = Tick::START.after(u32::try_from(tenths).unwrap_or(u32::MAX));
         let before = std::mem::replace(&mut self.now, now);
@@ -342,12 +349,14 @@ impl<D: Driver> Worker<D> {
         before != now
     }
 
-    fn until_next_tick(&self) -> Duration {
+    /// Until the next tenth of a second, or the next lap that waits for its time.
+    fn until_next_turn(&self) -> Duration {
         let tenth = 1_000_000 / u64::from(Tick::PER_SECOND);
         let now = self.driver.now();
         let passed = u64::try_from(now.as_micros()).unwrap_or(u64::MAX) % tenth;
         let tick = Duration::from_micros(tenth - passed);
-        self.schedules.next_at().map_or(tick, |at| tick.min(self.until(at, now)))
+        let schedule = self.schedules.next_at().map(|at| self.until(at, now));
+        [schedule, self.until_next_lap()].into_iter().flatten().fold(tick, Duration::min)
     }
 
     /// How long it is from a driver's time to a wall-clock time.

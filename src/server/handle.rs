@@ -112,7 +112,8 @@ impl ServerHandle {
     /// Publishes a message to each topic that has subscribers: an announcement. It is a message of each of them,
     /// with an offset, so who subscribes to several gets it once for each.
     ///
-    /// Either all workers take it or none; of several broadcasts the order is the same in all topics.
+    /// Topics whose `max-message-bytes` is less than the message has are left out, and counted as
+    /// `stentor_refused_total{reason="message_too_long"}`. Either all workers take it or none; of several broadcasts the order is the same in all topics.
     ///
     /// ```
     /// use stentor::{server::Server, session::text};

@@ -24,7 +24,7 @@ use crate::{
         ids::{UnixTime, WorkerId},
         limits::Gauge,
     },
-    config::{self, Config, TopicRule},
+    config::{self, Config},
     engine::{
         Settings, Shared, Worker,
         driver::{Descriptors, Driver, Epoll, Uring, Wake, listener},
@@ -105,7 +105,6 @@ impl Server {
         counts: Counts,
         handle: ServerHandle,
     ) -> Result<Server, StartError> {
-        check_rules(config)?;
         let room = resources::room(config)?;
         let (server, what) = match config.driver {
             config::Driver::Auto | config::Driver::Epoll => {
@@ -159,27 +158,6 @@ impl Server {
         }
         Ok(())
     }
-}
-
-/// Keys of `--config` that nothing acts upon yet are refused: a server that ignores them would look as if it did not.
-fn check_rules(config: &Config) -> Result<(), StartError> {
-    let has_more = |rule: &TopicRule| {
-        let only_history = TopicRule {
-            history: rule.history,
-            history_age: rule.history_age,
-            history_bytes: rule.history_bytes,
-            ..TopicRule::new(rule.pattern.clone())
-        };
-        *rule != only_history
-    };
-    if let Some(rule) = config.topics.iter().find(|rule| has_more(rule)) {
-        return Err(StartError(format!(
-            "topic rule {}: of a rule only `history`, `history-age` and `history-bytes` are in effect in this version: \
-             leave the other keys out",
-            rule.pattern.as_str()
-        )));
-    }
-    Ok(())
 }
 
 /// Starts the workers on drivers of one kind. Each makes its own, since a driver may belong to the thread that made it.

@@ -118,6 +118,7 @@ export class Stentor {
       subscription.onSubscribed?.({ recovered, ...to });
       if (isLost) subscription.onLost?.({ from, to });
     } else if ('skipped' in frame) subscription.onSkipped?.(frame.skipped);
+    else if (frame.welcome) subscription.onMessage(frame);
     else if (subscription.live && (epoch !== subscription.epoch || offset > subscription.offset)) {
       Object.assign(subscription, { epoch, offset });
       const { b64, ...message } = frame;

@@ -118,6 +118,12 @@ impl Json {
 /// Why a command is not carried out.
 type Problem = (ErrorCode, &'static str);
 
+/// What is said of a message that its topic does not take.
+fn too_long(id: Option<&RawValue>) -> Notice<'_> {
+    let message = "the message is longer than its topic's max-message-bytes: send less";
+    Notice::Error { code: ErrorCode::LimitExceeded, message, topic: None, id }
+}
+
 /// Where a subscription begins.
 pub fn start(since: Option<Since>, history: u64) -> Start {
     match since {
@@ -155,6 +161,7 @@ impl Session for Json {
         let (topic, id) = (topic.as_str(), &*id);
         let notice = match outcome {
             Ok((epoch, offset)) => Notice::Published { topic, at: Since { epoch, offset }, id },
+            Err(Error::MessageTooLong) => too_long(Some(id)),
             Err(_) => Notice::Error {
                 code: ErrorCode::UnknownTopic,
                 message: "the topic can't be created: --max-topics is reached",
@@ -203,8 +210,10 @@ impl Session for Json {
     }
 
     fn error(&mut self, context: &mut Context<'_>, error: &Error) -> Result<(), Failure> {
-        if *error == Error::TooManyTopics {
-            context.close(CloseCode::TRY_AGAIN_LATER, "too many topics");
+        match error {
+            Error::TooManyTopics => context.close(CloseCode::TRY_AGAIN_LATER, "too many topics"),
+            Error::MessageTooLong => context.send(too_long(None).message()),
+            Error::Protocol(_) => {}
         }
         Ok(())
     }

@@ -230,6 +230,8 @@ pub enum Error {
     /// The topic does not exist and `--max-topics` are there already: the subscription was not made, or
     /// the message was dropped.
     TooManyTopics,
+    /// The message is longer than its topic's `max-message-bytes`, and was dropped.
+    MessageTooLong,
     /// The client broke the protocol; the connection is being closed.
     Protocol(ws::ProtocolError),
 }
@@ -238,6 +240,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::TooManyTopics => f.write_str("no further topic can be created: --max-topics is reached"),
+            Error::MessageTooLong => f.write_str("the message is longer than its topic's max-message-bytes"),
             Error::Protocol(error) => error.fmt(f),
         }
     }
@@ -332,12 +335,12 @@ impl<'a> Context<'a> {
 
     /// Publishes a message to a topic, which is created if need be. Where the topic's window is full the
     /// message waits and this connection is not read until it was taken: nothing is dropped. A topic that
-    /// can't be created is reported through [`Session::error`].
+    /// can't be created, and a message that is longer than its topic takes, are reported through [`Session::error`].
     pub fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience) {
         self.sink.publish(topic, message, to, None);
     }
 
-    /// The same, and [`Session::published`] is told by `number` once the topic has the message, or can't be created.
+    /// The same, and [`Session::published`] is told by `number` once the topic has the message, or can't have it.
     pub fn publish_with_receipt(
         &mut self,
         topic: &TopicName,

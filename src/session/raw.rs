@@ -58,8 +58,11 @@ impl Session for Raw {
     }
 
     fn error(&mut self, context: &mut Context<'_>, error: &Error) -> Result<(), Failure> {
-        if *error == Error::TooManyTopics {
-            context.close(CloseCode::TRY_AGAIN_LATER, "too many topics");
+        match error {
+            Error::TooManyTopics => context.close(CloseCode::TRY_AGAIN_LATER, "too many topics"),
+            // The same code as beyond `--max-message-bytes`.
+            Error::MessageTooLong => context.close(CloseCode::TOO_BIG, &error.to_string()),
+            Error::Protocol(_) => {}
         }
         Ok(())
     }

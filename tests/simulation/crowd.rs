@@ -9,7 +9,8 @@ use stentor::{
 
 use crate::{
     client::{Client, Kind, News, Reading},
-    model::{self, Reader, Topic},
+    model::{self, Order, Reader, Topic},
+    setup::welcome,
     world::{LARGE, World},
 };
 
@@ -105,7 +106,13 @@ impl World {
     pub fn talk(&mut self, number: usize) {
         // The witnesses, and those that publish the last message.
         let waits = number < 2 * self.witnessed();
-        let max = self.config.max_message_bytes - 30;
+        let max = match self.clients[number].kind {
+            Kind::Member { topic, .. } => self.rule(topic).max_message_bytes,
+            _ => (0..self.topics.len())
+                .map(|topic| self.rule(topic).max_message_bytes)
+                .min()
+                .expect("some topics"),
+        } - 30;
         let len = match self.dice.below(20) {
             0 => self.dice.below(max),
             1..5 => self.dice.below(max.min(600)),
@@ -163,16 +170,39 @@ impl World {
     }
 
     pub fn got(&mut self, number: usize, payload: &[u8]) -> Result<(), String> {
+        if let Some(topic) = (0..self.topics.len()).find(|&topic| welcome(topic).as_bytes() == payload) {
+            return self.welcomed(number, topic);
+        }
         let (topic, id) = model::identify(payload).map_err(|what| format!("client {number}: {what}"))?;
+        let welcomes = self.rule(topic).welcome.is_some();
         let what = |what: String| format!("client {number} on topic {topic}: {what}");
         let Some(reader) = self.clients[number].readers.get_mut(&topic) else {
             return Err(what("a message nobody asked for".into()));
         };
+        if welcomes && reader.welcomes == 0 {
+            return Err(what("a message, and no welcome came".into()));
+        }
         reader.got(id);
-        if number < self.topics.len() - 1 && self.config.slow_consumer != SlowConsumer::Latest {
+        let has_witness = self.order_of(topic) != Order::OfEachPublisher;
+        if number < self.topics.len() - 1 && has_witness {
             self.topics[topic].witnessed(id).map_err(what)?;
         }
+        let reader = self.clients[number].readers.get_mut(&topic).expect("found above");
         reader.check(&self.topics[topic]).map_err(what)
+    }
+
+    /// Each subscription is welcomed once, before all else.
+    fn welcomed(&mut self, number: usize, topic: usize) -> Result<(), String> {
+        let may = self.rule(topic).welcome.is_some();
+        let client = &mut self.clients[number];
+        let is_multi = client.kind == Kind::Multi;
+        let reader = client.readers.get_mut(&topic).filter(|_| may);
+        let Some(reader) = reader.filter(|reader| is_multi || (reader.welcomes, reader.received()) == (0, 0))
+        else {
+            return Err(format!("client {number} was welcomed to topic {topic}, once too often or too late"));
+        };
+        reader.welcomes += 1;
+        Ok(())
     }
 
     /// Publishes, subscribes or unsubscribes somewhere.
@@ -202,8 +232,11 @@ impl World {
     /// Whether the client was closed for a reason.
     pub fn check_close(&self, number: usize) -> Result<(), String> {
         let client = &self.clients[number];
+        let cuts_off = |topic| self.policy(topic) == SlowConsumer::Disconnect;
         let may_be_slow = !client.good
-            && (self.config.slow_consumer == SlowConsumer::Disconnect || self.config.log_bytes_max < LARGE);
+            && (self.config.slow_consumer == SlowConsumer::Disconnect
+                || (0..self.topics.len()).any(cuts_off)
+                || self.config.log_bytes_max < LARGE);
         let Some(code) = client.close_code else {
             let cut = client.ended == Some(Ended::Reset) && client.status == Some(101) && !client.leaving;
             // Who sends through a small buffer may be too slow with a message.

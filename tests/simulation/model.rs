@@ -111,6 +111,8 @@ pub struct Reader {
     next: Option<usize>,
     /// Messages of others that were passed over.
     pub gaps: u64,
+    /// How often it was welcomed.
+    pub welcomes: u32,
 }
 
 impl Reader {
@@ -126,6 +128,7 @@ impl Reader {
             checked: 0,
             next: None,
             gaps: 0,
+            welcomes: 0,
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use stentor::{
     broker::{limits::Gauge, pattern::Pattern},
-    config::{Config, TopicRule},
+    config::{Config, SlowConsumer, TopicRule},
     engine::{
         Settings, Shared, Worker,
         driver::{
@@ -50,7 +50,14 @@ struct Place {
     /// The last message that it has got; `None`: it has never been there.
     last: Option<u64>,
     subscribed: bool,
+    /// A welcome must come next.
+    is_new: bool,
+    /// Messages that it was told to be made to skip, on an event stream: the next one's id leaves them out.
+    skipped: u64,
 }
+
+/// What topics welcome with.
+const WELCOME: &str = r#"{"welcome":"here"}"#;
 
 struct Reader {
     socket: SocketId,
@@ -76,6 +83,8 @@ struct Recoveries {
     readers: Vec<Reader>,
     /// By topic: its publisher, what it has to send, and how many messages it has published.
     publishers: Vec<(SocketId, VecDeque<u8>, u64)>,
+    /// Who is slow is made to skip messages.
+    skips: bool,
 }
 
 fn topic(number: usize) -> String {
@@ -89,8 +98,12 @@ impl Recoveries {
         let rule = TopicRule {
             history: Some(1_000_000),
             history_bytes: Some(LARGE / 2),
+            slow_consumer: dice.happens(128).then_some(SlowConsumer::Skip),
+            min_interval: dice.happens(128).then(|| Duration::from_millis(10 + dice.below(40) as u64)),
+            welcome: Some(WELCOME.into()),
             ..TopicRule::new(Pattern::parse("kept/*").expect("a pattern"))
         };
+        let skips = rule.slow_consumer == Some(SlowConsumer::Skip);
         let config = Config {
             workers,
             topics: vec![rule],
@@ -122,6 +135,7 @@ impl Recoveries {
             jams: Vec::new(),
             readers: Vec::new(),
             publishers: Vec::new(),
+            skips,
             net,
             dice,
             shared,
@@ -172,12 +186,12 @@ impl Recoveries {
         (reader.socket, reader.parser, reader.is_over) = (socket, Parser::default(), false);
         reader.to_send.clear();
         reader.returns += 1;
-        reader.places.values_mut().for_each(|place| place.subscribed = false);
+        reader.places.values_mut().for_each(|place| (place.subscribed, place.skipped) = (false, 0));
         let first = topic(number % topics);
         match reader.dialect {
             Dialect::Raw => {
                 // A raw reader can't go on where it was: it begins anew.
-                reader.places = BTreeMap::from([(first.clone(), Place::default())]);
+                reader.places = BTreeMap::from([(first.clone(), Place { is_new: true, ..Place::default() })]);
                 reader.to_send.extend(wire::upgrade(&format!("/ws/{first}?mode=sub")));
                 return;
             }
@@ -242,7 +256,7 @@ impl Recoveries {
     }
 
     fn read(&mut self, number: usize, most: usize) -> Result<(), String> {
-        let Recoveries { readers, net, dice, .. } = self;
+        let Recoveries { readers, net, dice, skips, .. } = self;
         let reader = &mut readers[number];
         let sending: Vec<u8> = reader.to_send.iter().copied().collect();
         let taken = net.write(reader.socket, &sending);
@@ -253,12 +267,12 @@ impl Recoveries {
                 Found::Response(101) | Found::Pong(_) => {}
                 Found::Response(200) if reader.parser.is_stream() => {}
                 Found::Block(block) => {
-                    reader.block(&block).map_err(|what| format!("reader {number}: {what}"))?;
+                    reader.block(&block, *skips).map_err(|what| format!("reader {number}: {what}"))?;
                 }
                 Found::Response(status) => return Err(format!("reader {number} was answered with {status}")),
                 Found::Ping(payload) => reader.to_send.extend(wire::whole(wire::PONG, &payload, dice)),
                 Found::Message(payload) => {
-                    reader.got(&payload).map_err(|what| format!("reader {number}: {what}"))?;
+                    reader.got(&payload, *skips).map_err(|what| format!("reader {number}: {what}"))?;
                 }
                 // Too slow: it comes back.
                 Found::Close(code) => {
@@ -364,7 +378,7 @@ impl Recoveries {
             let has_all = |reader: &Reader| {
                 let all = |(number, published): (usize, u64)| {
                     let place = reader.places.get(&topic(number));
-                    place.and_then(|place| place.last) == Some(published)
+                    place.and_then(|place| Some(place.last? + place.skipped)) == Some(published)
                         || (place.is_none() && reader.dialect == Dialect::Events)
                 };
                 reader.dialect == Dialect::Raw
@@ -399,12 +413,17 @@ impl Recoveries {
 }
 
 impl Reader {
-    fn got(&mut self, payload: &[u8]) -> Result<(), String> {
+    fn got(&mut self, payload: &[u8], skips: bool) -> Result<(), String> {
         let text = std::str::from_utf8(payload).map_err(|error| error.to_string())?;
         if self.dialect == Dialect::Raw {
-            let number = number_of(text)?;
             let place = self.places.values_mut().next().expect("a raw reader has one topic");
+            if std::mem::take(&mut place.is_new) {
+                return if text == WELCOME { Ok(()) } else { Err(format!("no welcome: {text:.80}")) };
+            }
+            let number = number_of(text)?;
             let expected = place.last.replace(number + 1).unwrap_or(number);
+            // It is not told what it was made to skip.
+            let expected = if skips { expected.max(number) } else { expected };
             return self.messages_of(number, expected);
         }
         let json: Value = serde_json::from_str(text).map_err(|error| format!("{error}: {text:.80}"))?;
@@ -412,9 +431,21 @@ impl Reader {
             return self.begins(&json);
         }
         let word = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
+        if let Some(skipped) = json["skipped"].as_u64().filter(|&skipped| skips && skipped > 0) {
+            let place = self.places.get_mut(&word("topic")).filter(|place| place.subscribed);
+            let last = place.and_then(|place| place.last.as_mut());
+            *last.ok_or_else(|| format!("skipped before its subscription: {text:.80}"))? += skipped;
+            return Ok(());
+        }
+        if json["welcome"] == true {
+            let place = self.places.get_mut(&word("topic"));
+            let is_due = place.is_some_and(|place| std::mem::take(&mut place.is_new));
+            let is_it = json["data"] == serde_json::from_str::<Value>(WELCOME).expect("JSON");
+            return if is_due && is_it { Ok(()) } else { Err(format!("not to be welcomed: {text:.80}")) };
+        }
         let offset = json["offset"].as_u64().ok_or_else(|| format!("no offset: {text:.80}"))?;
         let topic = word("topic");
-        let place = self.places.get_mut(&topic).filter(|place| place.subscribed);
+        let place = self.places.get_mut(&topic).filter(|place| place.subscribed && !place.is_new);
         let place = place.ok_or_else(|| format!("a message before its subscription: {text:.80}"))?;
         let before = place.last.replace(offset);
         if before != Some(offset - 1) || place.epoch != word("epoch") {
@@ -436,12 +467,18 @@ impl Reader {
         if place.last.is_some_and(|last| (last, &place.epoch) != (offset, &word("epoch")) || !recovered) {
             return Err(format!("at {:?} of {topic}: {notice}", place.last));
         }
-        *place = Place { epoch: word("epoch"), last: Some(offset), subscribed: true };
+        *place = Place {
+            epoch: word("epoch"),
+            last: Some(offset),
+            subscribed: true,
+            is_new: !recovered,
+            ..Place::default()
+        };
         Ok(())
     }
 
     /// Of an event stream.
-    fn block(&mut self, block: &str) -> Result<(), String> {
+    fn block(&mut self, block: &str, skips: bool) -> Result<(), String> {
         let line = |field: &str| {
             block.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(": ").map(str::to_owned))
         };
@@ -453,14 +490,16 @@ impl Reader {
             }
             (Some(data), None, Some(id)) => {
                 // A message moves its own topic's place in the id, by one.
-                if !self.places.values().all(|place| place.subscribed) {
+                if !self.places.values().all(|place| place.subscribed && !place.is_new) {
                     return Err(format!("a message before all begin: {block:.80}"));
                 }
                 let mut moved = Vec::new();
                 for (place, text) in self.places.values_mut().zip(id.split(',')) {
                     let offset = text.split_once('-').and_then(|(_, offset)| offset.parse().ok());
                     if place.last != offset {
-                        moved.push((place.last.replace(offset.ok_or(format!("no id: {id}"))?), offset));
+                        let before = place.last.replace(offset.ok_or(format!("no id: {id}"))?);
+                        let skipped = std::mem::take(&mut place.skipped);
+                        moved.push((before.map(|before| before + skipped), offset));
                     }
                 }
                 let [(Some(before), Some(offset))] = moved[..] else {
@@ -470,6 +509,19 @@ impl Reader {
                     return Err(format!("after {before} comes {offset}"));
                 }
                 self.messages_of(number_of(data)?, before)?;
+            }
+            (Some(data), Some("skipped"), None) => {
+                let notice: Value = serde_json::from_str(data).map_err(|error| format!("{error}: {data}"))?;
+                let skipped = notice["skipped"].as_u64().filter(|&skipped| skips && skipped > 0);
+                let place = self.places.get_mut(notice["topic"].as_str().unwrap_or_default());
+                let place =
+                    place.filter(|place| place.subscribed).ok_or_else(|| format!("skipped: {data}"))?;
+                place.skipped += skipped.ok_or_else(|| format!("nothing is skipped here: {data}"))?;
+            }
+            (Some(data), None, None) if data == WELCOME => {
+                let begun = self.places.values().all(|place| place.subscribed);
+                let new = self.places.values_mut().find(|place| place.is_new).filter(|_| begun);
+                new.ok_or_else(|| "not to be welcomed".to_owned())?.is_new = false;
             }
             (None, None, None) if block == ":" || block.starts_with("retry: ") => {}
             _ => return Err(format!("a block that nobody expects: {block:.80}")),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use stentor::{
-    broker::{ids::WorkerId, limits::Gauge},
+    broker::{ids::WorkerId, limits::Gauge, name::TopicName, rules::Rule},
     config::{Config, SlowConsumer},
     engine::{
         Settings, Shared, Turn, Worker,
@@ -27,7 +27,7 @@ use crate::{
     client::{Client, Kind, Reading},
     model::{Order, Topic},
     session::SimRouter,
-    setup::{configuration, weather},
+    setup::{configuration, name, weather},
 };
 
 pub const LARGE: usize = 1 << 30;
@@ -129,11 +129,17 @@ impl World {
     /// One line that says what kind of world it is.
     pub fn describe(&self) -> String {
         let Config {
-            slow_consumer, lag_bytes_max, lag_messages_max, max_message_bytes, log_bytes_max, ..
+            slow_consumer,
+            lag_bytes_max,
+            lag_messages_max,
+            max_message_bytes,
+            log_bytes_max,
+            topics,
+            ..
         } = &self.config;
         format!(
             "{} workers, {} topics, {slow_consumer:?}, lag {lag_bytes_max} B or {lag_messages_max} messages, messages to \
-             {max_message_bytes} B, logs to {log_bytes_max} B, {} connections",
+             {max_message_bytes} B, logs to {log_bytes_max} B, {} connections, rules: {topics:?}",
             self.workers.len(),
             self.topics.len(),
             self.connections_max,
@@ -182,8 +188,18 @@ impl World {
         self.topics.len() - 1
     }
 
+    /// What holds for a topic.
+    pub fn rule(&self, topic: usize) -> &Rule {
+        let name = TopicName::parse(&name(topic)).expect("a valid name");
+        self.shared.settings.rules.rule_for(&name)
+    }
+
+    pub fn policy(&self, topic: usize) -> SlowConsumer {
+        self.rule(topic).slow_consumer
+    }
+
     pub fn order_of(&self, topic: usize) -> Order {
-        match self.config.slow_consumer {
+        match self.policy(topic) {
             _ if topic >= self.witnessed() => Order::OfEachPublisher,
             SlowConsumer::Disconnect => Order::Whole,
             SlowConsumer::Skip => Order::WithGaps,

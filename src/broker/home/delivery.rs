@@ -63,6 +63,8 @@ pub struct Place {
 pub enum NotPublished {
     /// The topic does not exist and no further one may be created.
     TooManyTopics,
+    /// It is longer than its topic takes.
+    TooLong,
     /// Its topic could not take it in time.
     TooLate,
 }

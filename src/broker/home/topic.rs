@@ -15,7 +15,7 @@ use crate::broker::{
     limits::{Charge, Gauge, Window},
     log::{Log, LogFull, Unit},
     name::TopicName,
-    rules::History as Retention,
+    rules::{Rule, SlowConsumer},
 };
 
 /// A worker that has subscriptions to a topic in one encoding.
@@ -29,6 +29,8 @@ pub(super) struct Interest {
     pub(super) sent: Mark,
     /// In that worker's dirty list.
     pub(super) dirty: bool,
+    /// A publisher waits for its floor, which it is told with the next head.
+    hurried: bool,
     pub(super) excepts: Vec<Except>,
 }
 
@@ -82,6 +84,7 @@ impl Encoded {
 pub(super) struct Topic {
     pub(super) name: TopicName,
     pub(super) epoch: Epoch,
+    pub(super) rule: Arc<Rule>,
     pub(super) canonical: Encoded,
     /// The logs in other encodings that somebody reads.
     others: Vec<Encoded>,
@@ -107,15 +110,16 @@ impl Topic {
         name: TopicName,
         epoch: Epoch,
         last: Offset,
-        retention: Option<Retention>,
+        rule: Arc<Rule>,
         now: Tick,
         charge: Charge,
     ) -> Topic {
         let canonical = Encoded::behind(Encoding::CANONICAL, last);
-        let history = retention.map(|retention| Box::new(History::new(canonical.log.head(), retention)));
+        let history = rule.history.map(|kept| Box::new(History::new(canonical.log.head(), kept)));
         Topic {
             name,
             epoch,
+            rule,
             canonical,
             others: Vec::new(),
             interests: Vec::new(),
@@ -170,9 +174,14 @@ impl Topic {
         self.logs().for_each(|encoded| encoded.log.release());
     }
 
+    /// How far its logs may be ahead of what has been swept.
+    pub(super) fn window(&self) -> Window {
+        self.rule.lag.for_publishers()
+    }
+
     /// Whether a message fits the window of the canonical log.
-    pub(super) fn has_room(&self, len: usize, window: Window) -> bool {
-        self.canonical.has_room(len, window)
+    pub(super) fn has_room(&self, len: usize) -> bool {
+        self.canonical.has_room(len, self.window())
     }
 
     /// How far the canonical log is ahead of its floor.
@@ -201,6 +210,7 @@ impl Topic {
             floor: head,
             sent: head,
             dirty: true,
+            hurried: false,
             excepts: Vec::new(),
         });
         self.settle_floors();
@@ -232,6 +242,7 @@ impl Topic {
             head,
             extents: log.extents_after(interest.sent.position).collect(),
             excepts: std::mem::take(&mut interest.excepts),
+            hurried: std::mem::take(&mut interest.hurried),
         };
         interest.sent = head;
         interest.dirty = false;
@@ -277,7 +288,7 @@ impl Topic {
         time: UnixTime,
         limits: &Limits,
     ) -> Result<(), NotYet> {
-        if !self.others_have_room(units, limits.window) {
+        if !self.others_have_room(units) {
             return Err(NotYet::Window);
         }
         self.make_room(unit.bytes().len(), units, now, time, &limits.logs)?;
@@ -304,7 +315,8 @@ impl Topic {
     }
 
     /// Whether a message fits the windows of the other logs.
-    fn others_have_room(&self, units: Units<'_>, window: Window) -> bool {
+    fn others_have_room(&self, units: Units<'_>) -> bool {
+        let window = self.window();
         self.others.iter().zip(units.iter()).all(|(other, unit)| other.has_room(unit.len(), window))
     }
 
@@ -376,6 +388,26 @@ impl Topic {
         for interest in self.interests.iter_mut().filter(|interest| !interest.dirty) {
             interest.dirty = true;
             dirty(interest.worker, interest.encoding);
+        }
+    }
+
+    /// A message waits for the floors of those who have not got all: each goes to `dirty`, if they may take their time. With
+    /// `latest` they hold nobody up.
+    pub(super) fn hurry(&mut self, mut dirty: impl FnMut(WorkerId, Encoding)) {
+        let Topic { rule, canonical, others, interests, .. } = self;
+        if rule.min_interval.is_none() || rule.slow_consumer == SlowConsumer::Latest {
+            return;
+        }
+        let logs = || std::iter::once(&*canonical).chain(&*others);
+        for interest in interests {
+            let log = logs().find(|log| log.encoding == interest.encoding);
+            if log.is_none_or(|log| interest.floor.position == log.log.head().position) {
+                continue;
+            }
+            interest.hurried = true;
+            if !std::mem::replace(&mut interest.dirty, true) {
+                dirty(interest.worker, interest.encoding);
+            }
         }
     }
 

@@ -115,7 +115,7 @@ fn topics_take_turns_on_a_slow_socket() {
     let mut first = NONE;
     for (lane, name) in ["a", "b", "c"].into_iter().enumerate() {
         let lane_index =
-            lanes.create(TopicName::parse(name).unwrap(), Encoding::CANONICAL, WorkerId(0), Tick(0));
+            lanes.create(TopicName::parse(name).unwrap(), rule(), Encoding::CANONICAL, WorkerId(0), Tick(0));
         assert_eq!(lane_index as usize, lane);
         lanes.subscribe(0, lane_index, &mut first);
     }

@@ -98,7 +98,7 @@ impl Test {
         self.worker.connections.slots() - 1
     }
 
-    fn publish(&mut self, topic: &str, payload: &str, exclude: Option<u32>) {
+    fn publish_to(&mut self, topic: &str, payload: &str, exclude: Option<u32>) {
         let exclude = exclude.map(|slot| self.worker.connections.id(slot));
         let frame = served(payload.as_bytes());
         let frame = [&[0x81][..], &frame[1..]].concat();
@@ -120,15 +120,15 @@ fn an_event_keeps_its_id_wherever_it_is_cut() {
             let (client, _) = test.stream("/sse/t0?topic=t1");
             test.read(client, stop);
             for (at, len) in (1..).zip(lens) {
-                test.publish("t0", &format!("0:{at}:{}", "x".repeat(len)), None);
-                test.publish("t1", &format!("1:{at}:{}", "y".repeat(len)), None);
+                test.publish_to("t0", &format!("0:{at}:{}", "x".repeat(len)), None);
+                test.publish_to("t1", &format!("1:{at}:{}", "y".repeat(len)), None);
                 test.ticks(1);
             }
             test.worker.audit().unwrap();
             let cut = test.read(client, LARGE);
             assert!(cut.len() <= stop);
             // What comes meanwhile waits behind the rest.
-            test.publish("t0", "0:4:", None);
+            test.publish_to("t0", "0:4:", None);
             test.ticks(4);
             test.worker.audit().unwrap();
             let all = [cut, test.read(client, LARGE)].concat();
@@ -146,8 +146,8 @@ fn what_is_new_on_many_topics_leaves_in_one_send() {
     let (client, _) = test.stream(&format!("/sse?{}", names.join("&")));
     let before = test.count("sends");
     for topic in 0..12 {
-        test.publish(&format!("t{topic}"), &format!("{topic}:1"), None);
-        test.publish(&format!("t{topic}"), &format!("{topic}:2"), None);
+        test.publish_to(&format!("t{topic}"), &format!("{topic}:1"), None);
+        test.publish_to(&format!("t{topic}"), &format!("{topic}:2"), None);
     }
     test.ticks(1);
     assert_eq!(test.count("sends") - before, 1);
@@ -167,7 +167,7 @@ fn a_burst_is_sent_in_turns() {
             for message in 1..=messages {
                 for topic in 0..topics {
                     let payload = format!("{topic}:{message}:{}", "z".repeat(len));
-                    test.publish(&format!("t{topic}"), &payload, None);
+                    test.publish_to(&format!("t{topic}"), &payload, None);
                 }
             }
             for _ in 0..200 {
@@ -191,13 +191,13 @@ fn what_is_left_out_leaves_ids_right() {
                 [[true, false, false, true, true, false], [false, true, false, false, false, true]]
             {
                 for exclude in excludes {
-                    test.publish("t0", "m", exclude.then_some(slot));
+                    test.publish_to("t0", "m", exclude.then_some(slot));
                 }
                 test.ticks(2);
                 test.worker.audit().unwrap();
             }
-            test.publish("t1", "other", None);
-            test.publish("t0", "last", None);
+            test.publish_to("t1", "other", None);
+            test.publish_to("t0", "last", None);
             test.ticks(4);
             let (blocks, _) = parsed(&test.read(client, LARGE));
             let ids: Vec<u64> = blocks
@@ -231,7 +231,7 @@ fn who_comes_back_with_an_id_misses_nothing_wherever_it_was_cut() {
                         published[topic] += 1;
                         let payload =
                             format!("{topic}:{}:{}", published[topic], "p".repeat(lens[(cut + n) % 5]));
-                        test.publish(&format!("t{topic}"), &payload, None);
+                        test.publish_to(&format!("t{topic}"), &payload, None);
                     }
                     test.read(client, 1 + cut * 391 % 16_000);
                     test.ticks(2);
@@ -278,7 +278,7 @@ fn a_long_past_costs_its_stream_little_memory() {
     let mut test = Test::new(Personality::Readiness, &keeping());
     for message in 1..=1000 {
         for topic in 0..2 {
-            test.publish(&format!("t{topic}"), &format!("{topic}:{message}:{}", "p".repeat(300)), None);
+            test.publish_to(&format!("t{topic}"), &format!("{topic}:{message}:{}", "p".repeat(300)), None);
         }
     }
     let client = test.ask_with_room("/sse/t0?topic=t1&history=1000", "", 10);
@@ -291,7 +291,7 @@ fn a_long_past_costs_its_stream_little_memory() {
     }
     assert_eq!(follow(&parsed(&all).0, vec![0, 0]), [1000, 1000]);
     assert!(!test.worker.connections.positions(slot).unwrap().replays());
-    test.publish("t1", "1:1001", None);
+    test.publish_to("t1", "1:1001", None);
     test.ticks(2);
     assert_eq!(follow(&parsed(&test.read(client, LARGE)).0, vec![1000, 1000]), [1000, 1001]);
 }
@@ -300,7 +300,7 @@ fn a_long_past_costs_its_stream_little_memory() {
 #[test]
 fn who_takes_nothing_of_its_past_is_reset_where_memory_is_short() {
     let mut test = Test::new(Personality::Readiness, &keeping());
-    (1..=500).for_each(|message| test.publish("t0", &format!("0:{message}:{}", "p".repeat(300)), None));
+    (1..=500).for_each(|message| test.publish_to("t0", &format!("0:{message}:{}", "p".repeat(300)), None));
     test.ask_with_room("/sse/t0?topic=t1&history=500", "", 2000);
     test.pass(Duration::from_secs(3));
     assert_eq!(test.worker.stats().reasons(Family::Closed), []);
@@ -319,7 +319,7 @@ fn a_slow_stream_that_takes_nothing_has_a_second() {
         let (client, _) = test.stream(path);
         test.read(client, 130);
         (1..=200).for_each(|message| {
-            test.publish("t0", &format!("0:{message}:{}", "x".repeat(100)), None);
+            test.publish_to("t0", &format!("0:{message}:{}", "x".repeat(100)), None);
             test.ticks(2);
         });
         test.pass(Duration::from_millis(900));
@@ -351,7 +351,7 @@ fn what_a_session_sends_is_an_event_and_its_ping_a_comment() {
     // Frames are not for it, and a block is not for a WebSocket.
     test.worker.subscribe(slot, &TopicName::parse("t2").unwrap());
     test.ticks(2);
-    test.publish("t2", "frame", None);
+    test.publish_to("t2", "frame", None);
     test.ticks(2);
     assert_eq!(test.read(client, LARGE), b"");
     let client = test.connect("/ws/t0");
@@ -383,7 +383,7 @@ fn heartbeats_come_at_the_ping_interval_and_want_no_answer() {
         assert_eq!(test.worker.stats().reasons(Family::Closed), [], "nothing is expected of it");
         // While it takes nothing one waits, however long.
         test.read(client, 0);
-        test.publish("t0", "0:1", None);
+        test.publish_to("t0", "0:1", None);
         test.pass(Duration::from_secs(25));
         let slot = test.slot();
         assert!(test.worker.connections.hot(slot).is(Flag::Blocked));
@@ -403,7 +403,7 @@ fn what_a_client_sends_is_ignored_up_to_a_bound() {
         test.write(client, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
         test.write(client, &[0xff; 10_000]);
         test.ticks(3);
-        test.publish("t0", "0:1", None);
+        test.publish_to("t0", "0:1", None);
         test.ticks(2);
         let (seen, _) = parsed(&test.read(client, LARGE));
         assert_eq!(follow(&seen, vec![0]), [1], "{personality:?}");
@@ -445,17 +445,19 @@ fn slow_streams_are_treated_as_their_policy_says() {
                 let (client, _) = test.stream(path);
                 test.read(client, 130);
                 for message in 1..=200 {
-                    test.publish("t0", &format!("0:{message}:{}", "x".repeat(100)), None);
+                    test.publish_to("t0", &format!("0:{message}:{}", "x".repeat(100)), None);
                     test.ticks(2);
                     test.worker.audit().unwrap();
                 }
                 let mut all = test.read(client, LARGE);
                 test.ticks(3);
-                test.publish("t0", "0:201:", None);
+                test.publish_to("t0", "0:201:", None);
                 test.ticks(3);
                 all.extend(test.read(client, LARGE));
                 let (blocks, rest) = parsed(&all);
                 assert_eq!(rest, "", "the event that was begun is finished");
+                let (told, blocks): (Vec<Block>, Vec<Block>) =
+                    blocks.into_iter().partition(|block| block.name.is_some());
                 let ids: Vec<u64> = blocks.iter().map(|block| block.id.as_ref().unwrap()[0]).collect();
                 let data = |block: &Block| block.data[0].split(':').nth(1).unwrap().parse::<u64>().unwrap();
                 assert_eq!(ids, blocks.iter().map(data).collect::<Vec<_>>());
@@ -473,6 +475,11 @@ fn slow_streams_are_treated_as_their_policy_says() {
                     SlowConsumer::Skip => {
                         assert_eq!((ids[0], *ids.last().unwrap()), (1, 201), "{what}");
                         assert!(ids.len() < 100 && test.count("deliveries_skipped") > 100, "{what}");
+                        let skipped = test.count("deliveries_skipped");
+                        assert_eq!(skipped + ids.len() as u64, 201, "{what}");
+                        let notice = format!("{{\"skipped\":{skipped},\"topic\":\"t0\"}}");
+                        assert_eq!(told.len(), 1, "{what}");
+                        assert_eq!((told[0].name.as_deref(), &told[0].data[0]), (Some("skipped"), &notice));
                     }
                     SlowConsumer::Latest => {
                         assert!(ids.len() < 5 && ids.ends_with(&[200, 201]), "{what}");
@@ -489,11 +496,11 @@ fn a_drain_ends_streams_behind_a_whole_event() {
     for personality in BOTH {
         for stop in 0..120 {
             let mut test = Test::new(personality, &keeping());
-            (1..=3).for_each(|message| test.publish("t0", &format!("0:{message}:abcdefghijklmnop"), None));
+            (1..=3).for_each(|message| test.publish_to("t0", &format!("0:{message}:abcdefghijklmnop"), None));
             let (client, _) = test.stream("/sse/t0?topic=t1");
             test.read(client, stop);
-            (4..=6).for_each(|message| test.publish("t0", &format!("0:{message}:abcdefghijklmnop"), None));
-            test.publish("t1", "1:1", None);
+            (4..=6).for_each(|message| test.publish_to("t0", &format!("0:{message}:abcdefghijklmnop"), None));
+            test.publish_to("t1", "1:1", None);
             test.ticks(2);
             test.worker.shared.drain();
             test.pass(Duration::from_millis(200));
@@ -516,8 +523,8 @@ fn a_stream_of_several_that_loses_one_goes_on_with_the_ids_of_all() {
     let mut test = Test::new(Personality::Readiness, &Config::default());
     let (client, _) = test.stream("/sse/t0?topic=t1");
     let slot = test.slot();
-    test.publish("t0", "0:1", None);
-    test.publish("t1", "1:1", None);
+    test.publish_to("t0", "0:1", None);
+    test.publish_to("t1", "1:1", None);
     test.ticks(2);
     let mut assign = |topic: &str, assignment| {
         let topic = TopicName::parse(topic).unwrap();
@@ -538,9 +545,9 @@ fn a_stream_of_several_that_loses_one_goes_on_with_the_ids_of_all() {
     // Frames are not for it.
     test.worker.subscribe(slot, &TopicName::parse("t2").unwrap());
     for topic in ["t0", "t2"] {
-        test.publish(topic, "nobody's", None);
+        test.publish_to(topic, "nobody's", None);
     }
-    test.publish("t1", "1:2", None);
+    test.publish_to("t1", "1:2", None);
     test.ticks(3);
     test.worker.audit().unwrap();
     let (blocks, _) = parsed(&test.read(client, LARGE));

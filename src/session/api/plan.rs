@@ -447,6 +447,7 @@ pub fn published(outcome: Result<Place, NotPublished>) -> Outcome {
             Ok(Reply::Published(Published { offset: offset.0, epoch: epoch.to_string(), report: None }))
         }
         Err(NotPublished::TooLate) => Err(ApiError::NO_ROOM),
+        Err(NotPublished::TooLong) => Err(ApiError::MESSAGE_TOO_LONG),
         Err(NotPublished::TooManyTopics) => Err(ApiError::TOO_MANY_TOPICS),
     }
 }

@@ -1,7 +1,7 @@
 //! The JSON dialect, `stentor.json`: each message is a text frame of an envelope.
 //!
 //! `{"topic":"…","epoch":"…","offset":N,"time":MS,"tags":{…},"data":…}`, with `"b64"` instead of `"data"` for binary,
-//! and `"tags"` only where there are some.
+//! and `"tags"` only where there are some. A topic's welcome has `"welcome":true` in the place of its numbers.
 
 use super::{Stamp, View, base64_len, check, write_base64, write_frame, write_number, write_string};
 use crate::protocol::ws::Kind;
@@ -29,16 +29,24 @@ pub(super) fn write_envelope(stamp: &Stamp<'_>, payload: View<'_>, out: &mut Vec
             out.extend_from_slice(tags.as_json().as_bytes());
         }
         match payload {
-            View::Text(text) => {
-                out.extend_from_slice(b",\"data\":");
-                write_text(text, out);
-            }
+            View::Text(text) => write_data(text, out),
             View::Binary(bytes) => {
                 out.extend_from_slice(b",\"b64\":\"");
                 write_base64(bytes, out);
                 out.push(b'"');
             }
         }
+        out.push(b'}');
+    });
+}
+
+/// Appends the frame of a topic's welcome: `{"topic":"…","welcome":true,"data":…}`.
+pub(super) fn write_welcome(topic: &str, text: &str, out: &mut Vec<u8>) {
+    write_frame(Kind::Text, AROUND + topic.len() + text.len(), out, |out| {
+        out.extend_from_slice(b"{\"topic\":");
+        write_string(topic, out);
+        out.extend_from_slice(b",\"welcome\":true");
+        write_data(text, out);
         out.push(b'}');
     });
 }
@@ -53,6 +61,11 @@ pub(super) fn write_value(payload: View<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(b"\"}");
         }
     }
+}
+
+fn write_data(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"data\":");
+    write_text(text, out);
 }
 
 /// Appends a text: as it is if that is an object or an array, else as a string.

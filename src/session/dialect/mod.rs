@@ -26,6 +26,7 @@ use crate::{
     broker::{
         encoding,
         ids::{Epoch, Offset},
+        name::TopicName,
     },
     protocol::ws::{self, Kind},
 };
@@ -63,14 +64,21 @@ impl From<Encoding> for encoding::Encoding {
     }
 }
 
+impl Encoding {
+    /// The one of that number.
+    fn of(number: encoding::Encoding) -> Encoding {
+        let all = [Encoding::Raw, Encoding::Json, Encoding::Event, Encoding::OpenEvent];
+        let found = all.into_iter().find(|one| encoding::Encoding::from(*one) == number);
+        found.expect("nobody reads what is no encoding")
+    }
+}
+
 /// The encoder of all homes: units of whichever encoding, from raw ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialects;
 
 impl encoding::Encoder for Dialects {
     fn encode(&self, into: encoding::Encoding, stamp: &encoding::Stamp<'_>, unit: &[u8], out: &mut Vec<u8>) {
-        let all = [Encoding::Raw, Encoding::Json, Encoding::Event, Encoding::OpenEvent];
-        let into = all.into_iter().find(|one| encoding::Encoding::from(*one) == into);
         let (kind, payload) = message_of(unit).expect("the canonical log has frames");
         let stamp = Stamp {
             topic: stamp.topic.as_str(),
@@ -79,7 +87,32 @@ impl encoding::Encoder for Dialects {
             time_ms: stamp.time.0,
             tags: stamp.tags.map(Tags),
         };
-        encode(into.expect("nobody reads what is no encoding"), &stamp, kind, payload, out);
+        encode(Encoding::of(into), &stamp, kind, payload, out);
+    }
+
+    fn encode_welcome(&self, into: encoding::Encoding, topic: &TopicName, text: &str, out: &mut Vec<u8>) {
+        match Encoding::of(into) {
+            Encoding::Raw => {
+                write_frame(Kind::Text, text.len(), out, |out| out.extend_from_slice(text.as_bytes()));
+            }
+            Encoding::Json => json::write_welcome(topic.as_str(), text, out),
+            Encoding::Event | Encoding::OpenEvent => {
+                sse::write_open_event(View::Text(text), out);
+                sse::write_end(out);
+            }
+        }
+    }
+
+    fn encode_skipped(&self, into: encoding::Encoding, topic: &TopicName, messages: u64, out: &mut Vec<u8>) {
+        let notice = Notice::Skipped { topic: topic.as_str(), count: messages };
+        match Encoding::of(into) {
+            Encoding::Raw => {}
+            Encoding::Json => notice.write_frame(out),
+            Encoding::Event | Encoding::OpenEvent => {
+                sse::write_open_notice(&notice, out);
+                sse::write_end(out);
+            }
+        }
     }
 }
 
