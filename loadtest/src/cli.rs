@@ -40,6 +40,10 @@ pub(crate) enum Command {
     Fanout(Box<FanoutArgs>),
     /// Send and wait for the same bytes to come back.
     Echo(EchoArgs),
+    /// Publish by the server's HTTP API over connections that are kept.
+    Api(ApiArgs),
+    /// Cut clients off and let them come back; every message is accounted for.
+    Recover(Box<RecoverArgs>),
     /// Hold connections open and read the server's memory.
     Idle(IdleArgs),
     /// Connect, upgrade and reset, as often as possible.
@@ -217,6 +221,68 @@ pub(crate) struct EchoArgs {
     pub(crate) duration: Duration,
     /// Wait at most this long for stragglers in the end
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_positive_duration)]
+    pub(crate) drain_timeout: Duration,
+}
+
+/// `stentor-load api`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ApiArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Connections
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) connections: u32,
+    /// Requests under way on each connection; more than one are pipelined
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) in_flight: u32,
+    /// Size of each message, without the JSON around it
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=64 << 20))]
+    pub(crate) payload_bytes: u32,
+    /// Publish this long before measuring; these are counted as well
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub(crate) warm_up: Duration,
+    /// Measure this long
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_positive_duration)]
+    pub(crate) duration: Duration,
+    /// Wait at most this long for stragglers in the end
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_positive_duration)]
+    pub(crate) drain_timeout: Duration,
+}
+
+/// `stentor-load recover`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RecoverArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Connections that are cut off and come back
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) clients: u32,
+    /// Further connections that stay
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
+    pub(crate) staying: u32,
+    /// Messages per second while nobody is cut off, all the time; 0: none but --missed
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 50.0, value_parser = parse_not_negative)]
+    pub(crate) rate: f64,
+    /// Messages that are published, besides, while the clients are away
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) missed: u32,
+    /// Size of each payload
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(28..=64 << 20))]
+    pub(crate) payload_bytes: u32,
+    /// Publish this long before all are cut off
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub(crate) before: Duration,
+    /// Stay away this long
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_duration)]
+    pub(crate) away: Duration,
+    /// Come back one after another within this time; 0s: as fast as the server answers
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub(crate) within: Duration,
+    /// Handshakes under way at once, per thread
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) concurrency: u32,
+    /// Wait at most this long for all to have all
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_positive_duration)]
     pub(crate) drain_timeout: Duration,
 }
 

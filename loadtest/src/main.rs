@@ -6,6 +6,7 @@
 //! cli ──▶ compare                                servers × scenarios × rounds: calls the commands below
 //!           ▼
 //!         fanout echo idle handshakes topics     one load each
+//!         api recover                            two more, of what Stentor has beside that
 //!           │            │
 //!           │         harness                    phases, threads, live view
 //!           ▼            ▼
@@ -21,6 +22,7 @@
 //! ```
 
 mod accounting;
+mod api;
 mod bare;
 mod cli;
 mod client;
@@ -36,6 +38,7 @@ mod html;
 mod idle;
 mod poller;
 mod proc;
+mod recover;
 mod replace;
 mod report;
 mod schedule;
@@ -58,6 +61,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Fanout(args) => print(|screen| fanout::measure(&args, screen), &args.common),
         Command::Echo(args) => print(|screen| echo::measure(&args, screen), &args.common),
+        Command::Api(args) => print(|screen| api::measure(&args, screen), &args.common),
+        Command::Recover(args) => print(|screen| recover::measure(&args, screen), &args.common),
         Command::Idle(args) => print(|screen| idle::measure(&args, screen, &*interrupted()?), &args.common),
         Command::Handshakes(args) => print(|screen| handshakes::measure(&args, screen), &args.common),
         Command::Topics(args) => print(|screen| topics::measure(&args, screen), &args.common),

@@ -54,11 +54,14 @@ fn compare(found: &BTreeMap<String, &'static str>, documented: &BTreeMap<String,
 }
 
 fn check(command: &str, path: &str, flags: &[&str]) {
-    let url = format!("ws://{}{path}", start(Fault::None));
+    check_at(&format!("ws://{}{path}", start(Fault::None)), command, flags);
+}
+
+fn check_at(url: &str, command: &str, flags: &[&str]) {
     let pid = std::process::id().to_string();
     for server in [&["--server-pid", pid.as_str()][..], &[]] {
         let output = Command::new(env!("CARGO_BIN_EXE_stentor-load"))
-            .args([command, "--json", "--url", &url])
+            .args([command, "--json", "--url", url])
             .args(flags)
             .args(server)
             .output()
@@ -92,6 +95,10 @@ fn check(command: &str, path: &str, flags: &[&str]) {
         let figures = json["figures"].as_object().unwrap();
         let figures = figures.iter().map(|(key, value)| (key.clone(), kind(value))).collect();
         let mut want = documented(&format!("Figures of {command}"));
+        if command == "recover" {
+            let word = if server.is_empty() { "null" } else { "object" };
+            want.insert("server_memory".into(), word.into());
+        }
         if command == "idle" && server.is_empty() {
             // An empty list shows no type.
             want.insert("steps".into(), "strings".into());
@@ -110,6 +117,19 @@ fn fanout() {
 #[test]
 fn echo() {
     check("echo", "/echo", &[&SHORT[..], &["--connections", "2"]].concat());
+}
+
+#[test]
+fn api() {
+    let url = format!("http://{}/api/publish", server::http::start(server::http::Fault::None));
+    check_at(&url, "api", &SHORT);
+}
+
+#[test]
+fn recover() {
+    let flags =
+        ["--clients", "3", "--staying", "1", "--before", "200ms", "--away", "50ms", "--within", "50ms"];
+    check("recover", "/ws/bench", &flags);
 }
 
 #[test]

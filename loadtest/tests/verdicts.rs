@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use server::{Fault, start};
+use server::{Fault, http, start};
 
 fn load(fault: Fault, command: &str, path: &str, flags: &[&str]) -> (Output, Value) {
     let url = format!("ws://{}{path}", start(fault));
@@ -53,6 +53,79 @@ fn closed_loop_is_valid() {
     assert_eq!(count(&json, "pings"), 10, "{json}");
     let last = &json["figures"]["last_subscriber_us"];
     assert!(last["count"].as_u64().unwrap() > 0 && last["p50"].as_f64().unwrap() > 0.0, "{json}");
+}
+
+fn api(fault: http::Fault, flags: &[&str]) -> (Output, Value) {
+    let url = format!("http://{}/api/publish", http::start(fault));
+    let output = Command::new(env!("CARGO_BIN_EXE_stentor-load"))
+        .args(["api", "--json", "--url", &url])
+        .args(SHORT)
+        .args(flags)
+        .output()
+        .unwrap();
+    let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output, json)
+}
+
+#[test]
+fn publishes_by_http_are_counted() {
+    for flags in [&["--connections", "3"][..], &["--connections", "2", "--in-flight", "8"]] {
+        let (output, json) = api(http::Fault::None, flags);
+        assert_status(&output, 0);
+        assert!(count(&json, "answered") > 20, "{json}");
+        assert_eq!(count(&json, "answered"), count(&json, "sent"), "{json}");
+    }
+    for (fault, word) in [
+        (http::Fault::Skip, "offsets"),
+        (http::Fault::Repeat, "not above the last"),
+        (http::Fault::Refuse, "503"),
+        (http::Fault::Close, "closed"),
+    ] {
+        let (output, json) = api(fault, &["--in-flight", "4"]);
+        assert_status(&output, 1);
+        let why = json["void_because"].to_string();
+        assert!(why.contains(word), "{fault:?}: {why}");
+    }
+}
+
+const STORM: [&str; 14] = [
+    "--clients",
+    "10",
+    "--staying",
+    "2",
+    "--rate",
+    "200",
+    "--before",
+    "300ms",
+    "--away",
+    "100ms",
+    "--within",
+    "200ms",
+    "--drain-timeout",
+    "3s",
+];
+
+#[test]
+fn who_comes_back_has_all_or_the_run_is_void() {
+    let recover = |fault, flags: &[&str]| load(fault, "recover", "/ws/bench", flags);
+    let (output, json) = recover(Fault::None, &STORM);
+    assert_status(&output, 0);
+    assert_eq!(count(&json, "received"), 12 * count(&json, "published"), "{json}");
+    assert!(count(&json, "missed") >= 15, "{json}");
+    assert_eq!(json["figures"]["back_us"]["count"], 10, "{json}");
+    let (output, json) =
+        recover(Fault::None, &["--clients", "5", "--rate", "0", "--missed", "50", "--before", "0s"]);
+    assert_status(&output, 0);
+    assert_eq!((count(&json, "published"), count(&json, "received")), (50, 250), "{json}");
+
+    for (fault, name) in [(Fault::Forget, "lost"), (Fault::Again, "repeated")] {
+        let (output, json) = recover(fault, &STORM);
+        assert_status(&output, 1);
+        assert_eq!(count(&json, name), 10, "{json}");
+    }
+    let (output, json) = recover(Fault::Drop, &STORM);
+    assert_status(&output, 1);
+    assert_eq!(count(&json, "lost"), 1, "{json}");
 }
 
 #[test]

@@ -137,6 +137,10 @@ impl<D: Driver> Worker<D> {
         } else {
             close
         };
+        let takes =
+            self.connections.phase(slot) == Phase::Finishing && self.connections.hot(slot).is(Flag::Blocked);
+        // Whoever takes an answer that is longer than its socket's buffer has all its time again with each part.
+        let since = if takes { since.max(self.connections.warm(slot).progress_at) } else { since };
         let passed = self.now.since(since);
         if passed < limit {
             return Some(limit - passed);

@@ -247,7 +247,7 @@ impl<D: Driver> Sink for Commands<'_, D> {
             frame @ Frame::Owned(_) => Unit::Owned(kept(frame)),
         };
         let exclude = (to == Audience::Others).then_some(id);
-        self.worker.publish(topic, unit, Delivery { exclude, receipt, extras: None }, id);
+        self.worker.publish(topic, unit, Delivery { exclude, receipt, ..Delivery::default() }, id);
     }
 
     fn subscribe(&mut self, topic: &TopicName) -> TopicName {

@@ -198,8 +198,10 @@ pub struct Calling {
     pub request: Request,
     /// What is done for it.
     pub plan: Plan,
-    /// Bytes of its body, which lives as long.
-    pub body_len: usize,
+    /// Bytes of its body, which lives as long, of its messages, and of what its answer has become.
+    pub bytes: usize,
+    /// In the list of those that can go on.
+    pub listed: bool,
 }
 
 /// Questions for some of the past that one connection may have under way; with so many it is not read.

@@ -86,6 +86,12 @@ impl<D: Driver> Worker<D> {
             // It waits for us.
             return Some(handshake);
         }
+        if self.connections.hot(slot).is(Flag::Blocked) {
+            // It has not taken the last answer yet.
+            return self.look_at_blocked(slot);
+        }
+        let warm = self.connections.warm(slot);
+        let extra = warm.extra.as_ref();
         // A body is as long as a message, and has as long.
         let in_body = extra.is_some_and(|extra| extra.collecting.is_some());
         let begun = in_body || extra.is_some_and(|extra| !extra.head.is_empty());
@@ -114,6 +120,17 @@ impl<D: Driver> Worker<D> {
         None
     }
 
+    /// Ticks until a socket that refuses bytes has refused them for too long. `None`: it has, and the connection was ended.
+    pub(super) fn look_at_blocked(&mut self, slot: u32) -> Option<u32> {
+        let since = self.connections.warm(slot).progress_at;
+        let left = self.shared.settings.write.saturating_sub(self.now.since(since));
+        if left == 0 {
+            self.end(slot, End::Reset, Why::WriteTimeout);
+            return None;
+        }
+        Some(left)
+    }
+
     fn look_at_open(&mut self, slot: u32) -> Option<u32> {
         let (now, held) = (self.now, self.is_held(slot));
         let shared = Arc::clone(&self.shared);
@@ -123,12 +140,7 @@ impl<D: Driver> Worker<D> {
         let left = |since: Tick, limit: u32| limit.saturating_sub(now.since(since));
 
         if self.connections.hot(slot).is(Flag::Blocked) {
-            let left = left(self.connections.warm(slot).progress_at, settings.write);
-            if left == 0 {
-                self.end(slot, End::Reset, Why::WriteTimeout);
-                return None;
-            }
-            next = next.min(left);
+            next = next.min(self.look_at_blocked(slot)?);
         }
         if self.connections.warm(slot).reader.message_started() && !held {
             let left = left(self.connections.warm(slot).began_at, settings.message);

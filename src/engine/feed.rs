@@ -459,8 +459,7 @@ impl<D: Driver> Worker<D> {
         self.stats().requests.add(1);
         let version = request.map_or(Version::Http11, |request| request.version);
         let head_only = request.is_some_and(|request| request.method == Method::Head);
-        let bytes = response.encode(version, close, head_only);
-        self.queue(slot, &bytes);
+        self.queue_kept(slot, response.encode(version, close, head_only).into());
         if close {
             self.finish(slot);
         } else {

@@ -143,6 +143,10 @@ impl Positions {
             let place = *place;
             if let Some((offset, unit)) = run.next() {
                 self.pass(place, offset);
+                if unit.is_empty() {
+                    // Left out of the history: the next id says so.
+                    continue;
+                }
                 id.clear();
                 self.write_id(id);
                 return Some(unit);

@@ -127,7 +127,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn subscription_to(&mut self, slot: u32, topic: &TopicName) -> Option<u32> {
+    pub(super) fn subscription_to(&mut self, slot: u32, topic: &TopicName) -> Option<u32> {
         let first = self.connections.first_subscription(slot);
         self.lanes.list(first).find(|&key| self.lanes.name_of(key) == topic)
     }

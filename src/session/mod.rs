@@ -16,6 +16,7 @@ mod admission;
 pub mod api;
 pub mod dialect;
 pub mod echo;
+mod guard;
 pub mod json;
 pub mod page;
 mod pattern;
@@ -28,6 +29,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
+pub use guard::{Denied, Guard, Unguarded};
 pub use table::{AcceptRequest, Opening};
 
 pub use dialect::Encoding;

@@ -86,7 +86,7 @@ impl Routes {
             "/" => get(request, page::response),
             "/health" => get(request, || Response::new(200, TEXT, "ok\n")),
             "/metrics" => get(request, || Response::new(200, page::METRICS_TYPE, (self.metrics)())),
-            "/client.js" => get(request, || Response::new(200, SCRIPT, include_str!("client.js"))),
+            "/client.js" => get(request, || Response::new(200, SCRIPT, json::CLIENT_SCRIPT)),
             "/ws" => self.socket(request, None),
             "/sse" => self.events(request, None),
             "/echo" if self.echo => {
@@ -190,7 +190,7 @@ impl Routes {
         let history = number(request, "history")?.unwrap_or(0);
         let offers = |name: &str| upgrade.subprotocols.iter().any(|offered| offered == name);
         let is_json = match request.query_value("format").as_deref() {
-            None => offers(JSON_SUBPROTOCOL),
+            None => offers(json::SUBPROTOCOL),
             Some("json") => true,
             Some("raw") => false,
             Some(_) => return Err(Refusal::bad_request("query", "?format= is raw or json")),
@@ -208,7 +208,7 @@ impl Routes {
             }
             let asked = topics.into_iter().map(|topic| (topic, json::start(since, history))).collect();
             let session = Json::new(asked, mode, audience, self.subscriptions_max);
-            let subprotocol = offers(JSON_SUBPROTOCOL).then_some(JSON_SUBPROTOCOL);
+            let subprotocol = offers(json::SUBPROTOCOL).then_some(json::SUBPROTOCOL);
             return Ok(self.admission.open_as(&upgrade, subprotocol, Box::new(session)));
         }
         let Some(topic) = topic else {
@@ -310,9 +310,6 @@ fn since(request: &Request) -> Result<Option<Since>, Refusal> {
         )),
     }
 }
-
-/// What a client offers that speaks the JSON dialect.
-const JSON_SUBPROTOCOL: &str = "stentor.json";
 
 const API: &str = "/api/";
 

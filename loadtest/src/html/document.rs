@@ -190,7 +190,7 @@ impl Document {
     pub(crate) fn read(document: &Value) -> Result<Self, Failure> {
         let unknown = |found: String| {
             Failure::Usage(format!(
-                "no document of stentor-load: {found}; expected what `stentor-load fanout|echo|idle|handshakes|topics \
+                "no document of stentor-load: {found}; expected what `stentor-load fanout|echo|idle|handshakes|topics|api|recover \
                  --json` prints (an object with command, figures and verdict), or `compare --json` and `limit --json` \
                  (an object with command, peers, scenarios, runs and table)"
             ))

@@ -87,6 +87,16 @@ const TOPICS: &[Metric] = &[
     metric("topics_per_second", "Topics", Unit::PerSecond),
 ];
 
+const API: &[Metric] = &[
+    metric("server_cpu_us_per_publish", "Server CPU per publish", Unit::Micros),
+    metric("publishes_per_second", "Publishes", Unit::PerSecond),
+];
+
+const RECOVER: &[Metric] = &[
+    metric("server_cpu_us_per_client", "Server CPU per client that came back", Unit::Micros),
+    metric("back_us.p99", "Back p99", Unit::Micros),
+];
+
 /// What a rate sweep found.
 pub(crate) const KNEE: &[Metric] = &[
     metric("knee_rate", "Rate held", Unit::PerSecond),
@@ -101,13 +111,19 @@ pub(crate) fn of(command: &str) -> &'static [Metric] {
         "idle" => IDLE,
         "handshakes" => HANDSHAKES,
         "topics" => TOPICS,
+        "api" => API,
+        "recover" => RECOVER,
         _ => &[],
     }
 }
 
 /// The distribution of which a command's percentiles are drawn.
 pub(crate) fn latency_of(command: &str) -> &'static str {
-    if command == "idle" { "handshake_us" } else { "latency_us" }
+    match command {
+        "idle" => "handshake_us",
+        "recover" => "back_us",
+        _ => "latency_us",
+    }
 }
 
 /// The unit that a key's name tells.

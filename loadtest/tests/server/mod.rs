@@ -1,7 +1,10 @@
 //! A small WebSocket server for the tests, on the crate tungstenite: none of its code is the tool's own.
 //!
 //! `/echo` echoes; every other path is a topic: with `mode=pub` in the query a connection publishes, otherwise it
-//! subscribes. One [`Fault`] may be ordered; it befalls one subscriber once, at its 20th message.
+//! subscribes. With `format=json` it gets each message in an object with its offset, and what it has missed first. One
+//! [`Fault`] may be ordered; it befalls one subscriber once, at its 20th message, or every replay.
+
+pub(crate) mod http;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -35,6 +38,10 @@ pub(crate) enum Fault {
     Impatience,
     /// Publishers are not read until the last message has long been due, from the 60th on.
     Backpressure,
+    /// What was missed lacks its first message.
+    Forget,
+    /// What was missed begins with a message that was not.
+    Again,
 }
 
 /// The message at which the fault happens.
@@ -47,9 +54,17 @@ struct Subscriber {
     socket: WebSocket<TcpStream>,
     sent: usize,
     held: Option<Message>,
+    json: bool,
 }
 
-type Topics = Arc<Mutex<HashMap<String, Vec<Subscriber>>>>;
+/// A topic: who subscribes, and all its messages as JSON.
+#[derive(Default)]
+struct Topic {
+    subscribers: Vec<Subscriber>,
+    kept: Vec<Message>,
+}
+
+type Topics = Arc<Mutex<HashMap<String, Topic>>>;
 
 /// Starts a server that lives as long as the test.
 pub(crate) fn start(fault: Fault) -> SocketAddr {
@@ -112,7 +127,15 @@ fn serve(stream: TcpStream, topics: &Topics, fault: Fault) -> tungstenite::Resul
             socket.get_ref().set_read_timeout(Some(Duration::from_millis(300)))?;
         }
         assert_eq!(socket.read()?, Message::Pong("are you there".into()));
-        topics.lock().unwrap().entry(path).or_default().push(Subscriber { socket, sent: 0, held: None });
+        let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name));
+        let json = value("format=") == Some("json");
+        let mut topics = topics.lock().unwrap();
+        let topic = topics.entry(path).or_default();
+        if json {
+            let since = value("since=").map(|since| since.parse::<usize>().unwrap());
+            subscribe(&mut socket, &topic.kept, since, fault)?;
+        }
+        topic.subscribers.push(Subscriber { socket, sent: 0, held: None, json });
         return Ok(());
     }
     for count in 1.. {
@@ -125,18 +148,43 @@ fn serve(stream: TcpStream, topics: &Topics, fault: Fault) -> tungstenite::Resul
             let _ = socket.read();
             return Ok(());
         }
-        if !message.is_binary() {
+        if !message.is_binary() && !message.is_text() {
             continue;
         }
         let mut topics = topics.lock().unwrap();
-        for (index, subscriber) in topics.get_mut(&path).into_iter().flatten().enumerate() {
+        let topic = topics.entry(path.clone()).or_default();
+        let data = if message.is_text() { message.to_text()? } else { "" };
+        let offset = topic.kept.len() + 1;
+        let json = Message::text(format!("{{\"epoch\":\"e\",\"offset\":{offset},\"data\":\"{data}\"}}"));
+        topic.kept.push(json.clone());
+        for (index, subscriber) in topic.subscribers.iter_mut().enumerate() {
             subscriber.sent += 1;
+            let message = if subscriber.json { &json } else { &message };
             let fault = if index == 0 && subscriber.sent == FAULTY { fault } else { Fault::None };
             // A subscriber that has gone is the publisher's no concern.
             let _ = deliver(subscriber, message.clone(), fault);
         }
     }
     Ok(())
+}
+
+/// Says where a subscription begins, and sends what lies behind `since`.
+fn subscribe(
+    socket: &mut WebSocket<TcpStream>,
+    kept: &[Message],
+    since: Option<usize>,
+    fault: Fault,
+) -> tungstenite::Result<()> {
+    let (offset, recovered) = (since.unwrap_or(kept.len()), since.is_some());
+    socket.send(Message::text(format!(
+        "{{\"subscribed\":\"t\",\"epoch\":\"e\",\"offset\":{offset},\"recovered\":{recovered}}}"
+    )))?;
+    let first = match fault {
+        Fault::Forget if recovered => offset + 1,
+        Fault::Again if recovered => offset - 1,
+        _ => offset,
+    };
+    kept.iter().skip(first).try_for_each(|message| socket.send(message.clone()))
 }
 
 fn deliver(subscriber: &mut Subscriber, message: Message, fault: Fault) -> tungstenite::Result<()> {
@@ -151,7 +199,13 @@ fn deliver(subscriber: &mut Subscriber, message: Message, fault: Fault) -> tungs
         }
         Fault::Damage => socket.send(damaged(message))?,
         Fault::Close => socket.close(None)?,
-        Fault::None | Fault::Refuse | Fault::Silence | Fault::Impatience | Fault::Backpressure => {
+        Fault::None
+        | Fault::Refuse
+        | Fault::Silence
+        | Fault::Impatience
+        | Fault::Backpressure
+        | Fault::Forget
+        | Fault::Again => {
             socket.send(message)?;
         }
     }

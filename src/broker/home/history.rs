@@ -43,6 +43,8 @@ pub struct PageRequest {
     pub since: Option<(Option<Epoch>, Offset)>,
     /// The newest first.
     pub reverse: bool,
+    /// No more messages than these are wanted.
+    pub limit: u64,
 }
 
 /// Why no part of a history is given.
@@ -66,10 +68,30 @@ impl PageRequest {
     }
 }
 
-/// A message of which more was asked.
-struct Noted {
+/// What is to be known of a message beside its bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Noted {
+    tags: Option<Arc<str>>,
+    /// It has a number, and is not found here.
+    is_left_out: bool,
+}
+
+impl Noted {
+    /// What is to be known of a message of which this was asked; `None`: nothing.
+    pub(super) fn of(extras: &Extras) -> Option<Noted> {
+        let noted = Noted { tags: extras.tags.clone(), is_left_out: extras.skip_history };
+        (noted.is_left_out || noted.tags.is_some()).then_some(noted)
+    }
+
+    /// The memory that it takes, at most.
+    pub(super) fn bytes(&self) -> usize {
+        2 * size_of::<NotedMessage>() + self.tags.as_ref().map_or(0, |tags| tags.len() + 16)
+    }
+}
+
+struct NotedMessage {
     offset: Offset,
-    extras: Arc<Extras>,
+    noted: Noted,
     _charge: Charge,
 }
 
@@ -97,12 +119,16 @@ impl Run {
         self.chunk.bytes.slice(self.start()..)
     }
 
+    fn is_empty(&self) -> bool {
+        self.start() == self.chunk.bytes.len()
+    }
+
     fn start(&self) -> usize {
         self.passed.checked_sub(1).map_or(0, |last| self.chunk.ends[last] as usize)
     }
 }
 
-/// Its units, each with its number.
+/// Its units, each with its number. That of a message that was left out is empty.
 impl Iterator for Run {
     type Item = (Offset, Bytes);
 
@@ -157,7 +183,9 @@ pub(super) struct History {
     retention: Retention,
     replays: Vec<Replays>,
     /// Of the messages that are kept: those with tags, and those that are left out.
-    noted: VecDeque<Noted>,
+    noted: VecDeque<NotedMessage>,
+    /// How many of these are left out.
+    left_out: u64,
     /// Nothing before is kept: it was asked to forget.
     forgotten: Offset,
 }
@@ -178,6 +206,7 @@ impl History {
             retention,
             replays: Vec::new(),
             noted: VecDeque::new(),
+            left_out: 0,
             forgotten: head.offset,
         }
     }
@@ -189,9 +218,10 @@ impl History {
         self.expire(now);
     }
 
-    /// Notes what was asked for the newest message.
-    pub(super) fn note_extras(&mut self, offset: Offset, extras: Arc<Extras>, charge: Charge) {
-        self.noted.push_back(Noted { offset, extras, _charge: charge });
+    /// Notes what is to be known of the newest message.
+    pub(super) fn note_message(&mut self, offset: Offset, noted: Noted, charge: Charge) {
+        self.left_out += u64::from(noted.is_left_out);
+        self.noted.push_back(NotedMessage { offset, noted, _charge: charge });
     }
 
     /// Forgets all that it has.
@@ -200,6 +230,7 @@ impl History {
         self.kept.release();
         self.replays.clear();
         self.noted.clear();
+        self.left_out = 0;
     }
 
     /// Hands a part of what is kept to `visit`, as long as that wants more.
@@ -212,9 +243,9 @@ impl History {
         let first = self.first(now);
         let mut noted = self.noted.iter().peekable();
         let mut whole = move |(offset, _, unit)| {
-            let extras = extras_of(&mut noted, offset);
-            let is_in = extras.is_none_or(|extras| !extras.skip_history);
-            is_in.then(|| (offset, unit, extras.and_then(|extras| extras.tags.as_deref())))
+            let noted = noted_of(&mut noted, offset);
+            let is_in = noted.is_none_or(|noted| !noted.is_left_out);
+            is_in.then(|| (offset, unit, noted.and_then(|noted| noted.tags.as_deref())))
         };
         match (request.since, request.reverse) {
             (since, false) => {
@@ -227,8 +258,12 @@ impl History {
                 while units.next().is_some_and(|(offset, unit, tags)| visit(offset, unit, tags)) {}
             }
             (since, true) => {
-                let is_before = |offset| since.is_none_or(|(_, since)| offset < since);
-                let units = self.kept.units(first).take_while(|(offset, ..)| is_before(*offset));
+                let end = since.map_or(Offset(u64::MAX), |(_, since)| since);
+                let newest = Offset(end.0.min(self.kept.head().offset.0 + 1) - 1);
+                let wanted = request.limit.saturating_add(self.left_out);
+                let behind = Offset(newest.0.saturating_sub(wanted)).max(first.offset);
+                let from = self.kept.behind(behind).unwrap_or(first);
+                let units = self.kept.units(from).take_while(|(offset, ..)| *offset < end);
                 let units: Vec<_> = units.filter_map(&mut whole).collect();
                 let mut units = units.into_iter().rev();
                 while units.next().is_some_and(|(offset, unit, tags)| visit(offset, unit, tags)) {}
@@ -246,7 +281,7 @@ impl History {
                 *first = to;
             }
         };
-        let by_count = Offset(head.offset.0.saturating_sub(self.retention.messages)).max(self.forgotten);
+        let by_count = self.newest(self.retention.messages).max(self.forgotten);
         if let Some(mark) = self.kept.behind(by_count) {
             raise(&mut first, mark);
         }
@@ -259,13 +294,29 @@ impl History {
         first
     }
 
+    /// The place before so many of the newest messages, those that are left out not counted.
+    fn newest(&self, messages: u64) -> Offset {
+        let mut behind = self.kept.head().offset.0.saturating_sub(messages);
+        if self.left_out > 0 {
+            let left_out = self.noted.iter().rev().filter(|message| message.noted.is_left_out);
+            for message in left_out.take_while(|message| message.offset.0 > 0) {
+                if message.offset.0 <= behind {
+                    break;
+                }
+                behind = behind.saturating_sub(1);
+            }
+        }
+        Offset(behind)
+    }
+
     /// Lets go of segments of which nothing is kept any more.
     pub(super) fn expire(&mut self, now: UnixTime) {
         let Retention { messages, age, bytes } = self.retention;
+        let left_out = self.left_out;
         let head = self.kept.head();
         self.kept.trim_while(|oldest| {
             let end = oldest.end();
-            head.offset.since(end.offset) >= messages
+            head.offset.since(end.offset) >= messages.saturating_add(left_out)
                 || head.position.since(end.position) >= bytes
                 || now.since(oldest.newest_time()) > millis(age)
         });
@@ -295,7 +346,10 @@ impl History {
     /// Forgets what was noted of messages that are gone.
     fn settle(&mut self) {
         let first = self.kept.first().offset;
-        while self.noted.front().is_some_and(|noted| noted.offset <= first) {
+        while let Some(oldest) = self.noted.front()
+            && oldest.offset <= first
+        {
+            self.left_out -= u64::from(oldest.noted.is_left_out);
             self.noted.pop_front();
         }
     }
@@ -315,7 +369,7 @@ impl History {
                 self.kept.behind(offset).filter(|_| is_kept)
             }
             Start::Newest(messages) => {
-                let offset = Offset(head.offset.0.saturating_sub(messages)).max(first.offset);
+                let offset = self.newest(messages).max(first.offset);
                 self.kept.behind(offset)
             }
         }
@@ -369,17 +423,19 @@ impl History {
             _ => chunks.extend(make_chunks(kept, noted, encoding, from, head, making)?),
         }
         let wanted = chunks.iter().filter(|chunk| chunk.newest() > from.offset);
-        Ok(wanted.map(|chunk| chunk.behind(from.offset)).collect())
+        let runs = wanted.map(|chunk| chunk.behind(from.offset));
+        // Where all that is left of a chunk is left out nothing follows.
+        Ok(runs.filter(|run| !run.is_empty()).collect())
     }
 }
 
 /// What was noted of a message; `noted` is asked with rising numbers.
-fn extras_of<'a>(
-    noted: &mut std::iter::Peekable<impl Iterator<Item = &'a Noted>>,
+fn noted_of<'a>(
+    noted: &mut std::iter::Peekable<impl Iterator<Item = &'a NotedMessage>>,
     offset: Offset,
-) -> Option<&'a Extras> {
-    while noted.next_if(|noted| noted.offset < offset).is_some() {}
-    noted.peek().filter(|noted| noted.offset == offset).map(|noted| &*noted.extras)
+) -> Option<&'a Noted> {
+    while noted.next_if(|message| message.offset < offset).is_some() {}
+    noted.peek().filter(|message| message.offset == offset).map(|message| &message.noted)
 }
 
 fn millis(age: Duration) -> u64 {
@@ -389,7 +445,7 @@ fn millis(age: Duration) -> u64 {
 /// Encodes the messages from a place on up to a number.
 fn make_chunks(
     kept: &View,
-    noted: &VecDeque<Noted>,
+    noted: &VecDeque<NotedMessage>,
     encoding: Encoding,
     from: Mark,
     to: Offset,
@@ -399,13 +455,13 @@ fn make_chunks(
     let (mut bytes, mut ends) = (Vec::new(), Vec::new());
     let mut noted = noted.iter().peekable();
     for (offset, time, unit) in kept.units(from).take_while(|(offset, ..)| *offset <= to) {
-        let extras = extras_of(&mut noted, offset);
-        if extras.is_some_and(|extras| extras.skip_history) {
+        let noted = noted_of(&mut noted, offset);
+        if noted.is_some_and(|noted| noted.is_left_out) {
             // Its number has no bytes.
         } else if encoding == Encoding::CANONICAL {
             bytes.extend_from_slice(unit);
         } else {
-            let tags = extras.and_then(|extras| extras.tags.as_deref());
+            let tags = noted.and_then(|noted| noted.tags.as_deref());
             let stamp = Stamp { topic: making.topic, epoch: making.epoch, offset, time, tags };
             making.encoder.encode(encoding, &stamp, unit, &mut bytes);
         }

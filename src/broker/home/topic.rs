@@ -40,6 +40,14 @@ pub(super) struct Held {
     pub(super) sender: Sender,
 }
 
+/// What a topic holds back, in order.
+#[derive(Default)]
+pub(super) struct HeldBack {
+    pub(super) messages: VecDeque<Held>,
+    /// In the list of topics that hold back a message which is dropped at some time.
+    pub(super) listed_timed: bool,
+}
+
 /// The topic's log in one encoding.
 pub(super) struct Encoded {
     encoding: Encoding,
@@ -90,8 +98,7 @@ pub(super) struct Topic {
     others: Vec<Encoded>,
     pub(super) interests: Vec<Interest>,
     pub(super) history: Option<Box<History>>,
-    #[expect(clippy::box_collection, reason = "a topic that holds nothing back pays 8 bytes, not 32")]
-    pub(super) held: Option<Box<VecDeque<Held>>>,
+    pub(super) held: Option<Box<HeldBack>>,
     pub(super) active_at: Tick,
     /// In the list of topics that may have segments.
     pub(super) listed_live: bool,

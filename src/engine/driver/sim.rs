@@ -193,7 +193,14 @@ impl Net {
 
     /// The driver of one worker.
     pub fn driver(&self, worker: usize, personality: Personality) -> Sim {
-        Sim { net: self.clone(), worker, personality, queued: VecDeque::new(), slots: Vec::new() }
+        Sim {
+            net: self.clone(),
+            worker,
+            personality,
+            queued: VecDeque::new(),
+            slots: Vec::new(),
+            waits: Vec::new(),
+        }
     }
 
     /// From now on things go wrong as often as this.
@@ -434,6 +441,8 @@ pub struct Sim {
     /// Slots that wait for the submit.
     queued: VecDeque<u32>,
     slots: Vec<Option<SocketId>>,
+    /// Which slots are among the queued: asked at each send, and what a send takes is counted.
+    waits: Vec<bool>,
 }
 
 impl Sim {
@@ -441,8 +450,12 @@ impl Sim {
         self.slots.get(slot as usize).copied().flatten()
     }
 
+    fn assert_none_in_flight(&self, slot: u32) {
+        assert!(self.waits.get(slot as usize) != Some(&true), "slot {slot} has a send in flight");
+    }
+
     fn send_parts<'a>(&mut self, slot: u32, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Sent {
-        assert!(!self.queued.contains(&slot), "slot {slot} has a send in flight");
+        self.assert_none_in_flight(slot);
         let Some(id) = self.socket(slot) else { return Sent::Failed };
         let mut state = self.net.0.borrow_mut();
         let asked = parts.clone().map(<[u8]>::len).sum();
@@ -525,6 +538,7 @@ impl Driver for Sim {
         state.list(socket);
         if slot as usize >= self.slots.len() {
             self.slots.resize(slot as usize + 1, None);
+            self.waits.resize(slot as usize + 1, false);
         }
         assert!(self.slots[slot as usize].replace(socket).is_none(), "slot {slot} is in use");
         Ok(())
@@ -570,7 +584,8 @@ impl Driver for Sim {
         match self.personality {
             Personality::Readiness => self.send(slot, bytes),
             Personality::Completion => {
-                assert!(!self.queued.contains(&slot), "slot {slot} has a send in flight");
+                self.assert_none_in_flight(slot);
+                self.waits[slot as usize] = true;
                 self.queued.push_back(slot);
                 Sent::Queued
             }
@@ -580,6 +595,7 @@ impl Driver for Sim {
     fn submit<'a>(&mut self, runs: impl Iterator<Item = (u32, &'a [u8])>, outcomes: &mut Vec<(u32, Sent)>) {
         for (slot, run) in runs {
             assert_eq!(self.queued.pop_front(), Some(slot), "what was queued is submitted, in order");
+            self.waits[slot as usize] = false;
             let sent = self.send(slot, run);
             if sent != Sent::Bytes(run.len()) {
                 outcomes.push((slot, sent));
@@ -594,7 +610,7 @@ impl Driver for Sim {
     }
 
     fn remove(&mut self, slot: u32, end: End) {
-        assert!(!self.queued.contains(&slot), "slot {slot} has a send in flight");
+        self.assert_none_in_flight(slot);
         let Some(id) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
         let mut state = self.net.0.borrow_mut();
         let State { sockets, dice, .. } = &mut *state;

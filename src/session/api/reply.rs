@@ -139,6 +139,25 @@ pub struct Scheduled {
     pub every: Option<String>,
 }
 
+impl Reply {
+    /// About how many bytes it holds.
+    pub fn bytes(&self) -> usize {
+        const OF_ONE: usize = 100;
+        match self {
+            Reply::History(history) => {
+                let of_one = |item: &HistoryItem| {
+                    let tags = item.tags.iter().map(|(key, value)| OF_ONE + key.len() + value.len());
+                    OF_ONE + item.data.get().len() + tags.sum::<usize>()
+                };
+                history.publications.iter().map(of_one).sum()
+            }
+            Reply::Channels(channels) => channels.keys().map(|name| OF_ONE + name.len()).sum(),
+            Reply::Schedules(schedules) => schedules.iter().map(|one| 2 * OF_ONE + one.channel.len()).sum(),
+            _ => OF_ONE,
+        }
+    }
+}
+
 /// The response to a call.
 pub fn response(outcome: &Result<Reply, ApiError>) -> Response {
     let body = match outcome {

@@ -77,6 +77,8 @@ pub enum ErrorCode {
     BadRequest,
     /// 111: later, perhaps.
     TooManyRequests,
+    /// What an embedding program says by itself: 1000 to 1999, so that it is none of the above.
+    Own(u16),
 }
 
 impl ErrorCode {
@@ -90,6 +92,7 @@ impl ErrorCode {
             ErrorCode::LimitExceeded => 106,
             ErrorCode::BadRequest => 107,
             ErrorCode::TooManyRequests => 111,
+            ErrorCode::Own(number) => number,
         }
     }
 }
