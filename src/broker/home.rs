@@ -16,7 +16,7 @@ mod units;
 
 pub use self::{
     delivery::{Delivery, Extras, NotPublished, Place, Receipt, Receipted},
-    history::{NoPage, PageRequest, Start},
+    history::{NoPage, PageRequest, Run, Start},
 };
 
 use std::{
@@ -24,7 +24,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use foldhash::quality::FixedState;
 use smallvec::SmallVec;
 
@@ -187,7 +186,7 @@ pub struct Replay {
     /// Whether a place was named to go on behind, and all that came after it follows.
     pub recovered: bool,
     /// Runs of whole units.
-    pub runs: Vec<Bytes>,
+    pub runs: Vec<Run>,
 }
 
 /// Why a message is not taken now.

@@ -609,7 +609,8 @@ pub static PING_INTERVAL: Key<Or<Times>> = Key {
         brief: "silence of a client after which it is pinged",
         effect: "Any byte received counts as life, so a client that sends is not pinged. Pings that fall due within a \
                  second (or a twenty-fifth of the interval, if that is shorter) leave together, none late: so one may \
-                 come early by so much. While a ping is unanswered no other is sent. With `off` a client that vanished \
+                 come early by so much. While a ping is unanswered no other is sent. An event stream is sent a comment at this \
+                 interval instead, and nothing is awaited. With `off` a client that vanished \
                  without a word is noticed only when bytes for it wait longer than `--write-timeout`.",
         reason: "Many proxies and NATs forget a silent connection after 30 to 60 seconds.",
         memory: "",

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    connections::{Flag, Phase},
+    connections::{Flag, Phase, Transport},
     driver::{Driver, End},
     farewell::Why,
     mail::{Caller, Control},
@@ -21,7 +21,7 @@ use crate::{
         name::TopicName,
     },
     protocol::ws::{CloseCode, Frame, OpCode, control_frame},
-    session::{Audience, Error, Message, Sink, State, api::plan, frame_of, kept},
+    session::{Audience, Error, Message, Sink, State, api::plan, dialect::sse, event_of, frame_of, kept},
 };
 
 /// How a session ends its own connection.
@@ -192,8 +192,21 @@ impl<D: Driver> Worker<D> {
     }
 }
 
+impl<D: Driver> Commands<'_, D> {
+    /// A client that goes on being sent to although it takes nothing is closed.
+    fn close_if_in_vain(&mut self) {
+        if self.worker.sends_in_vain(self.slot) {
+            self.close(CloseCode::TRY_AGAIN_LATER, "too slow: replies wait");
+        }
+    }
+}
+
 impl<D: Driver> Sink for Commands<'_, D> {
     fn send(&mut self, message: Message<'_>) {
+        if self.worker.connections.transport(self.slot) == Transport::EventStream {
+            self.send_block(&event_of(&message));
+            return;
+        }
         let frame = frame_of(message);
         match self.worker.connections.phase(self.slot) {
             Phase::Opening => {
@@ -204,9 +217,22 @@ impl<D: Driver> Sink for Commands<'_, D> {
                     Frame::Borrowed(bytes) => self.worker.queue(self.slot, bytes),
                     Frame::Owned(bytes) => self.worker.queue_kept(self.slot, bytes),
                 }
-                if self.worker.sends_in_vain(self.slot) {
-                    self.close(CloseCode::TRY_AGAIN_LATER, "too slow: replies wait");
-                }
+                self.close_if_in_vain();
+            }
+            _ => return,
+        }
+        self.worker.stats().messages_sent.add(1);
+    }
+
+    fn send_block(&mut self, block: &[u8]) {
+        if self.worker.connections.transport(self.slot) != Transport::EventStream {
+            return;
+        }
+        match self.worker.connections.phase(self.slot) {
+            Phase::Opening => self.worker.connections.extra(self.slot).response.push(block),
+            Phase::Open => {
+                self.worker.queue(self.slot, block);
+                self.close_if_in_vain();
             }
             _ => return,
         }
@@ -253,9 +279,13 @@ impl<D: Driver> Sink for Commands<'_, D> {
     fn ping(&mut self, payload: &[u8]) {
         let payload = &payload[..payload.len().min(crate::protocol::ws::CONTROL_PAYLOAD_MAX)];
         let frame = control_frame(OpCode::Ping, payload);
+        let bytes = match self.worker.connections.transport(self.slot) {
+            Transport::WebSocket => &frame[..],
+            Transport::EventStream => sse::HEARTBEAT,
+        };
         match self.worker.connections.phase(self.slot) {
-            Phase::Opening => self.worker.connections.extra(self.slot).response.push(&frame),
-            Phase::Open => self.worker.queue(self.slot, &frame),
+            Phase::Opening => self.worker.connections.extra(self.slot).response.push(bytes),
+            Phase::Open => self.worker.queue(self.slot, bytes),
             _ => return,
         }
         self.worker.stats().pings_sent.add(1);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    connections::{Flag, Phase},
+    connections::{Flag, Phase, Transport},
     driver::{Driver, End},
     farewell::{Farewell, Why},
     worker::Worker,
@@ -14,6 +14,7 @@ use crate::{
         http::Refusal,
         ws::{CloseCode, OpCode, control_frame},
     },
+    session::dialect::sse,
 };
 
 /// Pings that leave together at most, if they are spread evenly: so many connections are looked at in one tick.
@@ -149,7 +150,9 @@ impl<D: Driver> Worker<D> {
             }
             next = next.min(left);
         }
-        if let Some(idle) = settings.idle.filter(|_| !held) {
+        // Nothing is expected of a stream's client.
+        let is_stream = self.connections.transport(slot) == Transport::EventStream;
+        if let Some(idle) = settings.idle.filter(|_| !held && !is_stream) {
             let left = left(self.connections.warm(slot).message_at, idle);
             if left == 0 {
                 self.close(slot, CloseCode::NORMAL, "no message for too long", Why::IdleTimeout);
@@ -171,9 +174,28 @@ impl<D: Driver> Worker<D> {
             }
         }
         if let Some(ping) = settings.ping {
-            next = next.min(self.look_at_ping(slot, ping, settings.pong)?);
+            next = next.min(match is_stream {
+                true => self.look_at_heartbeat(slot, ping),
+                false => self.look_at_ping(slot, ping, settings.pong)?,
+            });
         }
         (next != u32::MAX).then_some(next)
+    }
+
+    /// Ticks until the next heartbeat of a stream is due. They come at the ping interval, whatever else is sent: so whoever
+    /// has gone finds out at the next one, or at the one after that. There is no answer to wait for.
+    fn look_at_heartbeat(&mut self, slot: u32, interval: u32) -> u32 {
+        let now = self.now;
+        let due = self.beat.after(self.connections.warm(slot).received_at, interval);
+        if now < due {
+            return due.since(now);
+        }
+        self.connections.warm(slot).received_at = now;
+        if self.connections.hot(slot).outgoing.is_none() {
+            self.stats().pings_sent.add(1);
+            self.queue(slot, sse::HEARTBEAT);
+        }
+        self.beat.after(now, interval).since(now).max(1)
     }
 
     /// Ticks until the connection's ping or pong is due. Any byte received counts as life. `None`: the

@@ -144,6 +144,9 @@ impl<D: Driver> Worker<D> {
         if self.connections.hot(slot).outgoing.as_ref().is_some_and(|outgoing| outgoing.keeps_extent()) {
             return true;
         }
+        if self.connections.positions(slot).is_some_and(|positions| positions.replays()) {
+            return true;
+        }
         let subscriptions: SmallVec<[u32; 4]> =
             self.lanes.list(self.connections.first_subscription(slot)).collect();
         subscriptions.into_iter().any(|subscription| {

@@ -7,11 +7,12 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    connections::{Flag, Phase},
+    connections::{Flag, Phase, Transport},
     driver::Driver,
     lanes::{NONE, Subscription},
     mail::{Asker, Control, Recover, Recovered},
     reports::Missed,
+    streams::Positions,
     worker::Worker,
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
         name::TopicName,
     },
     protocol::http::Refusal,
-    session::{Error, Subscribed},
+    session::{Error, Subscribed, dialect::Since},
 };
 
 /// A lane that was quiet for this long lets go of its segments.
@@ -38,6 +39,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 impl<D: Driver> Worker<D> {
     /// Subscribes a connection; gives the shared form of the name.
     pub(super) fn subscribe(&mut self, slot: u32, topic: &TopicName) -> TopicName {
+        if self.connections.transport(slot) == Transport::EventStream {
+            // It can't be sent frames.
+            return topic.clone();
+        }
         let (lane, subscription) = self.seatless(slot, topic, Encoding::CANONICAL);
         let record = self.lanes.at(lane);
         let (name, known) = (record.name.clone(), record.topic.is_some());
@@ -69,6 +74,9 @@ impl<D: Driver> Worker<D> {
         let extra = self.connections.extra(slot);
         extra.pending += 1;
         extra.asked += 1;
+        if Positions::are_needed_for(encoding) {
+            extra.positions.get_or_insert_default().add(subscription);
+        }
         let ticket = self.lanes.ask(subscription);
         let asker = Asker { connection, lane: self.lanes.key(lane), subscription, ticket };
         if home == self.id {
@@ -140,7 +148,10 @@ impl<D: Driver> Worker<D> {
             self.connections.extra(slot).pending -= 1;
             self.connections.tidy(slot);
         }
-        if self.lanes.list(self.connections.first_subscription(slot)).nth(1).is_none() {
+        if let Some(positions) = self.connections.positions(slot) {
+            // What is left still needs the ids of all.
+            positions.end(key);
+        } else if self.lanes.list(self.connections.first_subscription(slot)).nth(1).is_none() {
             self.connections.hot(slot).clear(Flag::Several);
         }
         self.drop_subscription(slot, key);
@@ -270,10 +281,15 @@ impl<D: Driver> Worker<D> {
             now.connection == slot && now.lane == lane.index && matches!(now.seat, Some(Seat::Behind(_)))
         };
         if self.lanes.subscriptions.get(subscription as usize).is_some_and(is_seated) {
-            if !recovered {
-                self.send_welcome(slot, lane.index);
+            if let Some(positions) = self.connections.positions(slot) {
+                let welcome = (!recovered).then_some(lane.index);
+                positions.begin(subscription, Since { epoch, offset: behind }, runs, welcome);
+            } else {
+                if !recovered {
+                    self.send_welcome(slot, lane.index);
+                }
+                runs.into_iter().for_each(|run| self.queue_shared(slot, run.bytes()));
             }
-            runs.into_iter().for_each(|run| self.queue_shared(slot, run));
         }
         if opening {
             self.opened_if_ready(slot);

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use smallvec::SmallVec;
 
 mod several_topics;
+mod streams;
 mod timeouts;
 mod topic_rules;
 

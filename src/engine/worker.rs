@@ -110,6 +110,8 @@ pub struct Worker<D: Driver> {
     /// Connections whose own queues were begun to be sent, and how many bytes of each.
     pub(super) flushing: Vec<(u32, usize)>,
     pub(super) outcomes: Vec<(u32, Sent)>,
+    /// What a send to an event stream is put together in.
+    pub(super) scratch: Vec<u8>,
     pub(super) mail: Batch<D::Socket>,
     /// What was asked from outside.
     pub(super) orders: Orders,
@@ -183,6 +185,7 @@ impl<D: Driver> Worker<D> {
             in_flight: Vec::new(),
             flushing: Vec::new(),
             outcomes: Vec::new(),
+            scratch: Vec::new(),
             mail: Batch::default(),
             orders: Orders::default(),
             calls: VecDeque::new(),

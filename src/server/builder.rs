@@ -67,7 +67,7 @@ impl Builder<()> {
         }
     }
 
-    /// Asks `hook` about each request for a WebSocket, on the server's own routes as well. It sees the whole
+    /// Asks `hook` about each request for a WebSocket or an event stream, on the server's own routes as well. It sees the whole
     /// request, and refuses it, or attaches a value that the route then gets as `opening.user`. It runs on a worker,
     /// so it must not wait for anything. Pages are for everybody.
     ///

@@ -244,7 +244,11 @@ impl<U> Table<U> {
                         request.list("sec-websocket-protocol").map(str::to_owned).collect();
                     (self.accept)(&AcceptRequest { request, address, subprotocols: &subprotocols })?;
                 }
-                Ok(own.route(request, address))
+                let route = own.route(request, address);
+                if matches!(route, Route::Stream { .. }) {
+                    (self.accept)(&AcceptRequest { request, address, subprotocols: &[] })?;
+                }
+                Ok(route)
             }
             _ if is_upgrade => Err(Refusal::not_found("no_route", "no WebSocket is here")),
             _ => Err(Refusal::not_found("no_route", "nothing is here")),

@@ -96,12 +96,48 @@ struct NotedMessage {
 }
 
 /// A run of units in another encoding.
+#[derive(Debug)]
 struct Chunk {
     /// The message before its first.
     behind: Offset,
     bytes: Bytes,
     /// Where each unit ends.
     ends: Vec<u32>,
+}
+
+/// Whole units that one who comes back gets, one after another. The bytes are those of all who come back.
+#[derive(Clone, Debug)]
+pub struct Run {
+    chunk: Arc<Chunk>,
+    /// Units of the chunk that lie before.
+    passed: usize,
+}
+
+impl Run {
+    /// All of its bytes.
+    pub fn bytes(&self) -> Bytes {
+        self.chunk.bytes.slice(self.start()..)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start() == self.chunk.bytes.len()
+    }
+
+    fn start(&self) -> usize {
+        self.passed.checked_sub(1).map_or(0, |last| self.chunk.ends[last] as usize)
+    }
+}
+
+/// Its units, each with its number. That of a message that was left out is empty.
+impl Iterator for Run {
+    type Item = (Offset, Bytes);
+
+    fn next(&mut self) -> Option<(Offset, Bytes)> {
+        let end = *self.chunk.ends.get(self.passed)? as usize;
+        let unit = self.chunk.bytes.slice(self.start()..end);
+        self.passed += 1;
+        Some((Offset(self.chunk.behind.0 + self.passed as u64), unit))
+    }
 }
 
 /// A chunk's memory. It counts against the bound on all logs as long as anybody has a reference to it.
@@ -122,17 +158,16 @@ impl Chunk {
     }
 
     /// Its units behind a message.
-    fn behind(&self, offset: Offset) -> Bytes {
-        let units = usize::try_from(offset.since(self.behind)).unwrap_or(usize::MAX).min(self.ends.len());
-        let start = units.checked_sub(1).map_or(0, |last| self.ends[last] as usize);
-        self.bytes.slice(start..)
+    fn behind(self: &Arc<Self>, offset: Offset) -> Run {
+        let passed = usize::try_from(offset.since(self.behind)).unwrap_or(usize::MAX).min(self.ends.len());
+        Run { chunk: Arc::clone(self), passed }
     }
 }
 
 /// The past in one other encoding, as far as somebody has asked for it: chunks without a gap between them.
 struct Replays {
     encoding: Encoding,
-    chunks: VecDeque<Chunk>,
+    chunks: VecDeque<Arc<Chunk>>,
     used: UnixTime,
 }
 
@@ -350,7 +385,7 @@ impl History {
         from: Mark,
         making: &Making<'_>,
         now: UnixTime,
-    ) -> Result<Vec<Bytes>, LogFull> {
+    ) -> Result<Vec<Run>, LogFull> {
         let head = self.kept.head().offset;
         if from.offset >= head {
             return Ok(Vec::new());
@@ -368,7 +403,7 @@ impl History {
         if chunks.back().is_some_and(|last| last.newest() < from.offset) {
             chunks.clear();
         }
-        match (chunks.front().map(|first| first.behind), chunks.back().map(Chunk::newest)) {
+        match (chunks.front().map(|first| first.behind), chunks.back().map(|last| last.newest())) {
             (Some(oldest), Some(newest)) => {
                 if from.offset < oldest {
                     let earlier = make_chunks(kept, noted, encoding, from, oldest, making)?;
@@ -415,7 +450,7 @@ fn make_chunks(
     from: Mark,
     to: Offset,
     making: &Making<'_>,
-) -> Result<Vec<Chunk>, LogFull> {
+) -> Result<Vec<Arc<Chunk>>, LogFull> {
     let (mut chunks, mut behind) = (Vec::new(), from.offset);
     let (mut bytes, mut ends) = (Vec::new(), Vec::new());
     let mut noted = noted.iter().peekable();
@@ -435,7 +470,8 @@ fn make_chunks(
             bytes.shrink_to_fit();
             let charge = making.gauge.charge(bytes.len()).ok_or(LogFull)?;
             let made = Made { bytes: std::mem::take(&mut bytes), _charge: charge };
-            chunks.push(Chunk { behind, bytes: Bytes::from_owner(made), ends: std::mem::take(&mut ends) });
+            let ends = std::mem::take(&mut ends);
+            chunks.push(Arc::new(Chunk { behind, bytes: Bytes::from_owner(made), ends }));
             behind = offset;
         }
     }

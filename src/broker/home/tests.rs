@@ -381,7 +381,7 @@ fn the_slowest_reader_of_any_encoding_holds_publishers_back() {
 
 fn replayed(homes: &mut Homes, topic: &str, encoding: Encoding, start: Start) -> (Replay, String) {
     let replay = homes.replay(&name(topic), encoding, start, Tick(0)).unwrap();
-    let text = String::from_utf8(replay.runs.concat()).unwrap();
+    let text = String::from_utf8(replay.runs.iter().map(Run::bytes).collect::<Vec<_>>().concat()).unwrap();
     (replay, text)
 }
 
