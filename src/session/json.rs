@@ -177,7 +177,8 @@ impl<G: Guard> Session for Json<G> {
     fn subscribed(&mut self, context: &mut Context<'_>, subscribed: &Subscribed) -> Result<(), Failure> {
         let Subscribed { topic, epoch, offset, recovered } = subscribed;
         let from = Since { epoch: *epoch, offset: *offset };
-        context.send(Notice::Subscribed { topic: topic.as_str(), from, recovered: *recovered }.message());
+        let (topic, client) = (topic.as_str(), context.connection());
+        context.send(Notice::Subscribed { topic, from, recovered: *recovered, client }.message());
         Ok(())
     }
 

@@ -6,8 +6,8 @@
 //! `docs/dialects.md` has what goes over the wire.
 
 use super::{
-    Assignment, CloseCode, Context, Encoding, Error, Failure, Handshake, Message, Refusal, Session, Start,
-    Subscribed, TopicName,
+    Assignment, CloseCode, ConnectionId, Context, Encoding, Error, Failure, Handshake, Message, Refusal,
+    Session, Start, Subscribed, TopicName,
     dialect::{Notice, Since, sse},
 };
 
@@ -47,7 +47,7 @@ impl Sse {
     }
 
     /// What comes first, once it is known of all topics where they begin.
-    fn opening(&self, retry_ms: u64) -> Option<Vec<u8>> {
+    fn opening(&self, retry_ms: u64, client: ConnectionId) -> Option<Vec<u8>> {
         let begins: Option<Vec<Begins>> = self.topics.iter().map(|asked| asked.begins).collect();
         let begins = begins?;
         let mut block = Vec::new();
@@ -59,7 +59,7 @@ impl Sse {
                 sse::write_end(&mut block);
             }
             let topic = topic.as_str();
-            let notice = Notice::Subscribed { topic, from: *behind, recovered: *recovered };
+            let notice = Notice::Subscribed { topic, from: *behind, recovered: *recovered, client };
             sse::write_open_notice(&notice, &mut block);
         }
         sse::write_id(begins.iter().map(|begins| begins.behind), &mut block);
@@ -82,7 +82,7 @@ impl Session for Sse {
         let behind = Since { epoch: *epoch, offset: *offset };
         asked.begins = Some(Begins { behind, recovered: *recovered });
         let jitter = context.connection().slot.wrapping_mul(0x9e37_79b9) >> 21;
-        if let Some(opening) = self.opening(RETRY_MS + u64::from(jitter)) {
+        if let Some(opening) = self.opening(RETRY_MS + u64::from(jitter), context.connection()) {
             context.send_block(&opening);
         }
         Ok(())
