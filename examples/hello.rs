@@ -4,9 +4,9 @@
 //! cargo run --example hello
 //! ```
 //!
-//! Then open `http://127.0.0.1:8080/`.
+//! Then open `http://127.0.0.1:8080/`. Another address can be given: `-- 127.0.0.1:9000`.
 
-use std::time::Duration;
+use std::{env, time::Duration};
 
 use stentor::{
     config::Config,
@@ -55,6 +55,7 @@ impl Session for Visitor {
 const PAGE: &str = r#"<!doctype html>
 <meta charset="utf-8">
 <title>Hello</title>
+<link rel="icon" href="data:,">
 <form><input placeholder="your name" autofocus> <button>Send</button></form>
 <pre></pre>
 <script>
@@ -81,7 +82,8 @@ pub fn start(config: Config) -> Result<Server, StartError> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let server = start(Config::default())?;
+    let address = env::args().nth(1).unwrap_or("127.0.0.1:8080".into()).parse()?;
+    let server = start(Config { listen: vec![address], ..Config::default() })?;
     signals::drain_on_signal(server.handle())?;
     println!("listening on http://{}/", server.addresses()[0]);
     server.join()?;

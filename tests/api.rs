@@ -12,7 +12,7 @@ use stentor::{
         pattern::Pattern,
         schedule::{Schedule, Template},
     },
-    config::{Config, TopicRule},
+    config::{Config, SlowConsumer, TopicRule},
 };
 
 /// A server on several workers, since topics have different homes then; those below `kept` keep a hundred messages.
@@ -145,6 +145,73 @@ fn a_publisher_can_leave_one_connection_out() {
     assert_eq!((first.text(), second.text()), ("y".into(), "y".into()));
     let (code, message) = backend.error("publish", json!({"channel": "a", "data": "x", "exclude": "me"}));
     assert!(code == 107 && message.contains("exclude"), "{message}");
+}
+
+#[test]
+fn a_report_says_what_has_become_of_a_message() {
+    let server = server();
+    let report = |published: Value| {
+        let report = published["report"].clone();
+        ["sent", "behind", "skipped", "conflated", "closed"]
+            .map(|key| report[key].as_u64().unwrap_or_else(|| panic!("{published}")))
+    };
+    let mut backend = Backend::of(&server);
+    let publish = json!({"channel": "r", "data": "x", "report": true, "exclude": "9-9-9"});
+    assert_eq!(report(backend.result("publish", publish.clone())), [0; 5], "nobody is there");
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::open(&server, "/ws/r")).collect();
+    let mut json = Client::open(&server, "/ws/r?format=json");
+    json.text();
+    let began = Instant::now();
+    assert_eq!(report(backend.result("publish", publish.clone())), [21, 0, 0, 0, 0]);
+    assert!(began.elapsed() < Duration::from_millis(900), "as soon as all have it: {:?}", began.elapsed());
+    for client in &mut clients {
+        assert_eq!(client.text(), "x");
+    }
+    // In a list and in a batch it is the same.
+    let reply = backend.result("broadcast", json!({"channels": ["r", "none"], "data": "y", "report": true}));
+    let responses = reply["responses"].as_array().expect("a list");
+    assert_eq!(report(responses[0]["result"].clone()), [21, 0, 0, 0, 0]);
+    assert_eq!(report(responses[1]["result"].clone()), [0; 5]);
+    let key = json!({"channel": "r", "data": "z", "report": true, "idempotency_key": "k"});
+    assert_eq!(report(backend.result("publish", key.clone()))[0], 21);
+    assert_eq!(report(backend.result("publish", key)), [0; 5], "it was not published again");
+}
+
+#[test]
+fn a_report_tells_the_slow_from_the_others() {
+    for (policy, expected) in
+        [(SlowConsumer::Skip, [1, 0, 1, 0, 0]), (SlowConsumer::Disconnect, [1, 0, 0, 0, 1])]
+    {
+        let server = server_with(|config| {
+            config.workers = 1;
+            config.slow_consumer = policy;
+            config.lag_messages_max = 100;
+        });
+        let mut backend = Backend::of(&server);
+        let mut reader = Client::open(&server, "/ws/r");
+        let _stuck = Client::narrow(&server).upgraded("/ws/r");
+        let reads = std::thread::spawn(move || while reader.message().payload.len() > 10 {});
+        // Its socket refuses bytes, and then its lag grows message by message.
+        let filler = json!({"channel": "r", "data": "x".repeat(60_000)});
+        eventually("one is behind", || {
+            backend.result("publish", filler.clone());
+            server.metrics().sum("subscriptions_behind") == 1
+        });
+        let last = json!({"channel": "r", "data": "x".repeat(100), "report": true});
+        let report = |published: Value| {
+            ["sent", "behind", "skipped", "conflated", "closed"]
+                .map(|key| published["report"][key].as_u64().expect("a number"))
+        };
+        let mut seen = Vec::new();
+        eventually("the policy acts", || {
+            seen.push(report(backend.result("publish", last.clone())));
+            seen.last().is_some_and(|report| report[1] == 0)
+        });
+        assert!(seen.iter().rev().skip(1).all(|report| *report == [1, 1, 0, 0, 0]), "{seen:?}");
+        assert_eq!(seen.last(), Some(&expected), "{seen:?}");
+        backend.result("publish", json!({"channel": "r", "data": "end"}));
+        reads.join().expect("no panic");
+    }
 }
 
 #[test]

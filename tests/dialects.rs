@@ -495,8 +495,13 @@ fn notices() {
     let here = Since { epoch: Epoch::new(71), offset: Offset(7) };
     for (notice, expected) in [
         (
-            Notice::Subscribed { topic: "t\"", from: here, recovered: true },
-            r#"{"subscribed":"t\"","epoch":"z1000000","offset":7,"recovered":true}"#,
+            Notice::Subscribed {
+                topic: "t\"",
+                from: here,
+                recovered: true,
+                client: "1-2-3".parse().expect("an id"),
+            },
+            r#"{"subscribed":"t\"","epoch":"z1000000","offset":7,"recovered":true,"client":"1-2-3"}"#,
         ),
         (Notice::Unsubscribed { topic: "t" }, r#"{"unsubscribed":"t"}"#),
         (Notice::Skipped { topic: "t", count: 3 }, r#"{"skipped":3,"topic":"t"}"#),

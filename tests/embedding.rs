@@ -21,8 +21,10 @@ use stentor::{
     config::Config,
     server::{Builder, HandleError, Server, ServerHandle},
     session::{
-        Audience, Close, CloseCode, ConnectionId, Context, Failure, Handshake, Message, Opening, Refusal,
-        Session, TopicName, binary, text,
+        Audience, Close, CloseCode, ConnectionId, Context, Denied, Failure, Guard, Handshake, Message,
+        Opening, Refusal, Session, TopicName, Unguarded, binary,
+        dialect::{Content, ErrorCode},
+        text,
     },
 };
 
@@ -660,4 +662,115 @@ fn after_the_stop_there_is_an_error() {
     assert_eq!(handle.connections(), Err(HandleError::NotRunning));
     assert_eq!(handle.topics(), Err(HandleError::NotRunning));
     assert_eq!(handle.drain(), Err(HandleError::NotRunning));
+}
+
+/// Lets its client read what begins with its own name, and write under it.
+struct Desk {
+    name: String,
+    ended: Option<Sender<String>>,
+}
+
+impl Guard for Desk {
+    fn subscribe(&mut self, _: &mut Context<'_>, topic: &TopicName) -> Result<(), Denied> {
+        if topic.as_str().starts_with(&self.name) {
+            Ok(())
+        } else {
+            Err(Denied::new(ErrorCode::PermissionDenied, format!("{} reads its own", self.name)))
+        }
+    }
+
+    fn publish(
+        &mut self,
+        _: &mut Context<'_>,
+        _: &TopicName,
+        content: &Content<'_>,
+    ) -> Result<Message<'static>, Denied> {
+        match content {
+            Content::Text(words) => Ok(text(&format!("{}: {words}", self.name))),
+            Content::Binary(_) => Err(Denied::new(ErrorCode::Own(1234), "only words")),
+        }
+    }
+
+    fn close(&mut self, close: &Close<'_>) {
+        if let Some(ended) = &self.ended {
+            let _ = ended.send(format!("{} {}", self.name, close.code));
+        }
+    }
+}
+
+/// What a client of the JSON dialect is told of one command.
+fn told(client: &mut Client, command: &str) -> String {
+    client.send_text(command);
+    client.text()
+}
+
+#[test]
+fn guards_decide_what_clients_of_the_json_dialect_read_and_write() {
+    let (ended, ends) = channel();
+    let server = serve(&config(), |builder| {
+        builder
+            .topic("desk/*", |rule| rule.history = Some(2))
+            .topic("desk/**", |rule| rule.history = Some(1))
+            .json_route("/open", |_| Ok(Unguarded))
+            .json_route("/at/{desk}", move |opening| match opening.parameter("desk") {
+                "nobody" => Err(Refusal::forbidden("desk", "nobody sits there")),
+                desk => Ok(Desk { name: desk.to_owned(), ended: Some(ended.clone()) }),
+            })
+    });
+    assert_eq!(Client::connect(&server).request(&upgrade_request("/at/nobody")).status, 403);
+
+    let mut client = Client::open(&server, "/at/desk");
+    assert_eq!(
+        told(&mut client, r#"{"subscribe":"chair"}"#),
+        r#"{"error":{"code":103,"message":"desk reads its own"},"topic":"chair"}"#
+    );
+    assert_eq!(
+        told(&mut client, r#"{"publish":"desk/a","b64":"AA==","id":7}"#),
+        r#"{"error":{"code":1234,"message":"only words"},"id":7}"#
+    );
+    for number in 1..=3 {
+        let answer = told(&mut client, &format!(r#"{{"publish":"desk/a","data":{number},"id":"n"}}"#));
+        assert!(answer.contains(&format!(r#""offset":{number},"id":"n""#)), "{answer}");
+    }
+    // Two are kept; what nobody guards is as it was.
+    let answer = told(&mut client, r#"{"subscribe":"desk/a","history":10}"#);
+    assert!(answer.contains(r#""offset":1,"recovered":false"#), "{answer}");
+    assert!(client.text().ends_with(r#""data":"desk: 2"}"#));
+    assert!(client.text().ends_with(r#""data":"desk: 3"}"#));
+    let mut open = Client::open(&server, "/open");
+    assert!(told(&mut open, r#"{"publish":"desk/a","b64":"AA==","id":1}"#).contains(r#""offset":4"#));
+    assert!(client.text().contains(r#""b64":"AA==""#));
+    for _ in 0..2 {
+        told(&mut open, r#"{"publish":"desk/a/b","data":"deeper","id":1}"#);
+    }
+    assert!(told(&mut open, r#"{"subscribe":"desk/a/b","history":10}"#).contains(r#""offset":1"#));
+
+    client.send_frame(CLOSE, &close_body(4000, ""));
+    assert_eq!(ends.recv_timeout(PATIENCE), Ok("desk 4000".to_owned()));
+}
+
+#[test]
+fn the_json_route_selects_its_subprotocol() {
+    let server = serve(&config(), |builder| builder.json_route("/ws", |_| Ok(Unguarded)));
+    for (offered, selected) in
+        [("stentor.json", "stentor.json"), ("other, stentor.json", "stentor.json"), ("other", "")]
+    {
+        let request = upgrade_request("/ws")
+            .replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Protocol: {offered}\r\n\r\n"));
+        let mut client = Client::connect(&server);
+        client.send(request.as_bytes());
+        let response = client.response_head();
+        assert_eq!(
+            (response.status, response.header("sec-websocket-protocol")),
+            (101, selected),
+            "{offered}"
+        );
+    }
+}
+
+#[test]
+fn a_pattern_that_is_none_is_an_error_of_the_start() {
+    let error =
+        Server::builder().listen(([127, 0, 0, 1], 0)).topic("a/**/b", |_| {}).topic("", |_| {}).start();
+    assert!(error.err().expect("no pattern").to_string().starts_with(r#"the topics "a/**/b": "#));
 }

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use stentor::broker::{
     encoding::{Encoder, Encoding, Stamp},
-    home::{Delivery, Head, Homes, Limits, Published, Sender},
+    home::{Delivery, Head, Homes, Limits, Note, Published, Sender},
     ids::{ConnectionId, Epoch, Key, Mark, Tick, WorkerId},
     lane::Lane,
     limits::{Gauge, Window},
@@ -359,7 +359,8 @@ impl World {
             waiting.into_iter().for_each(|slot| record.seat_at_head(slot));
             return;
         }
-        for except in news.excepts {
+        for note in news.notes {
+            let Note::Except(except) = note else { panic!("nobody asked for a report") };
             if let Some(subscriber) = record.subscribers.get_mut(&except.connection.slot) {
                 subscriber.holes.push(except.from..except.to);
             }

@@ -98,6 +98,10 @@ impl Sink for Recorder {
         self.sent.extend(frame(message));
     }
 
+    fn send_block(&mut self, _block: &[u8]) {
+        panic!("nobody is told that its stream begins");
+    }
+
     fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience, _: Option<u32>) {
         self.assert_not_closed();
         self.published.push((topic.clone(), frame(message), to));
@@ -241,6 +245,14 @@ impl Connection {
                 Ok(body) => self.read_body(request.clone(), body),
                 Err(refusal) => self.respond(&Response::from(refusal), Some(request), true),
             },
+            Route::Stream { mut session, response } => {
+                let handshake = Handshake { request, address, subprotocol: None };
+                let opened = session.open(&mut Context::new(&mut self.recorder), &handshake);
+                assert!(opened.is_ok() && !self.recorder.subscribed.is_empty());
+                self.recorder.subscribed.clear();
+                self.responses.extend(response.encode_until_close());
+                self.phase = Phase::Over;
+            }
             Route::Upgrade { mut session, response, subprotocol } => {
                 let handshake = Handshake { request, address, subprotocol: subprotocol.as_deref() };
                 if let Err(refusal) = session.open(&mut Context::new(&mut self.recorder), &handshake) {

@@ -3,7 +3,7 @@
 //! A home gives each message its offset and appends it to the log, as long as the log's head is within the
 //! window of what every interested worker has swept (its floor). What does not fit waits here, in order,
 //! and whoever sent it is held back: a connection of this worker is not read, another worker has not got
-//! its credit back. So overload becomes push-back, never a drop.
+//! its credit back. So overload becomes push-back and never a drop, but for messages that say how long they may wait.
 //!
 //! Effects are read out by the caller: [`Homes::dirty`] topics to post, [`Homes::released`] senders to let go.
 
@@ -16,7 +16,7 @@ mod units;
 
 pub use self::{
     delivery::{Delivery, Extras, NotPublished, Place, Receipt, Receipted},
-    history::{NoPage, PageRequest, Start},
+    history::{NoPage, PageRequest, Run, Start},
 };
 
 use std::{
@@ -24,12 +24,11 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use foldhash::quality::FixedState;
 use smallvec::SmallVec;
 
 use self::{
-    history::Making,
+    history::{Making, Noted},
     keys::Keys,
     stones::{Stone, Stones},
     topic::{Held, Topic},
@@ -82,6 +81,8 @@ pub enum Sender {
     Outside(usize),
     /// The server itself: the scheduled message of this number.
     Schedule(u64),
+    /// The server itself, which does not want to know.
+    Nobody,
 }
 
 /// What became of a message.
@@ -89,7 +90,7 @@ pub enum Sender {
 pub enum Published {
     /// It has its offset.
     Taken,
-    /// It waits in the topic's queue; its sender is named in [`Homes::released`] once it was taken.
+    /// It waits in the topic's queue; its sender is named in [`Homes::released`] once it was taken, or dropped for its time.
     Held,
     /// The topic does not exist and no further one may be created. The message is dropped.
     TooManyTopics,
@@ -115,6 +116,26 @@ pub struct Except {
     pub messages: u32,
 }
 
+/// What a worker must know of single messages in a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Note {
+    /// One subscription must not get some.
+    Except(Except),
+    /// Somebody wants to know what becomes of one.
+    Report(ReportRequest),
+}
+
+/// What the publisher of a message wants to know of each lane: how many subscriptions have it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReportRequest {
+    /// Who wants to know.
+    pub receipt: Receipt,
+    /// The place behind the message.
+    pub end: Mark,
+    /// Whose subscription does not get it.
+    pub exclude: Option<ConnectionId>,
+}
+
 /// What a worker learns of a log: how far it may read, with the right to do so.
 #[derive(Clone, Debug)]
 pub struct Head {
@@ -130,8 +151,8 @@ pub struct Head {
     pub head: Mark,
     /// What was appended since the last time.
     pub extents: SmallVec<[Extent; 1]>,
-    /// What must be left out for single subscriptions.
-    pub excepts: Vec<Except>,
+    /// What must be known of single messages before they are sent.
+    pub notes: Vec<Note>,
     /// A publisher waits until this has been swept.
     pub hurried: bool,
 }
@@ -148,7 +169,7 @@ impl Head {
                 _ => self.extents.push(extent),
             }
         }
-        self.excepts.extend(newer.excepts);
+        self.notes.extend(newer.notes);
         self.hurried |= newer.hurried;
     }
 }
@@ -165,7 +186,7 @@ pub struct Replay {
     /// Whether a place was named to go on behind, and all that came after it follows.
     pub recovered: bool,
     /// Runs of whole units.
-    pub runs: Vec<Bytes>,
+    pub runs: Vec<Run>,
 }
 
 /// Why a message is not taken now.
@@ -221,8 +242,8 @@ pub struct Homes {
     starved: VecDeque<Key>,
     /// Topics with a history.
     aging: VecDeque<(Tick, Key)>,
-    /// Topics that hold a message back which is dropped at that time.
-    expiring: VecDeque<(Tick, Key)>,
+    /// Topics that hold a message back which is dropped at some time.
+    timed: Vec<Key>,
     stones: Stones,
     keys: Keys,
     encoder: SharedEncoder,
@@ -252,7 +273,7 @@ impl Homes {
             idle: VecDeque::new(),
             starved: VecDeque::new(),
             aging: VecDeque::new(),
-            expiring: VecDeque::new(),
+            timed: Vec::new(),
             encoder,
             scratch: Scratch::default(),
             time: UnixTime::default(),
@@ -312,9 +333,13 @@ impl Homes {
         sender: Sender,
         now: Tick,
     ) -> Published {
-        if delivery.until().is_some_and(|until| until <= now) {
+        if let Some(place) = self.known(name, &delivery) {
+            self.receipted.extend(delivery.receipted(Ok(place)));
+            return Published::Taken;
+        }
+        if delivery.is_late(now) {
             self.late += 1;
-            self.receipted.extend(too_late(&delivery));
+            self.receipted.extend(delivery.receipted(Err(NotPublished::TooLate)));
             return Published::TooLate;
         }
         let Ok(key) = self.find_or_create(name, now) else { return Published::TooManyTopics };
@@ -328,10 +353,21 @@ impl Homes {
         } else if topic.held.is_none() {
             self.hurry(key);
         }
-        self.expiring.extend(delivery.until().map(|until| (until, key)));
+        let is_timed = delivery.until.is_some();
         let held = Held { unit: unit.into_owned(), delivery, sender };
-        self.topic_mut(key).expect("just found").held.get_or_insert_default().push_back(held);
+        let topic = self.topic_mut(key).expect("just found");
+        let held_back = topic.held.get_or_insert_default();
+        held_back.messages.push_back(held);
+        if is_timed && !std::mem::replace(&mut held_back.listed_timed, true) {
+            self.timed.push(key);
+        }
         Published::Held
+    }
+
+    /// Where the message is that came with the same idempotency key before.
+    fn known(&self, name: &TopicName, delivery: &Delivery) -> Option<Place> {
+        let key = delivery.extras.as_ref()?.idempotency_key.as_deref()?;
+        self.keys.find(name, key)
     }
 
     /// A worker has its first subscription to a topic, or wants to hear of it again: creates the topic if
@@ -459,12 +495,12 @@ impl Homes {
         self.topic_mut(key)?.head_for(key, encoding, worker)
     }
 
-    /// Senders whose held message was taken; the caller empties the list.
+    /// Senders whose held message was taken, or dropped for its time; the caller empties the list.
     pub fn released(&mut self) -> &mut Vec<Sender> {
         &mut self.released
     }
 
-    /// Messages that were taken and whose publishers want to know; the caller empties the list.
+    /// What became of messages whose publishers want to know; the caller empties the list.
     pub fn receipted(&mut self) -> &mut Vec<Receipted> {
         &mut self.receipted
     }
@@ -486,11 +522,12 @@ impl Homes {
         }
         self.forget(now);
         self.keys.tick(now);
-        while let Some(&(until, key)) = self.expiring.front()
-            && until <= now
-        {
-            self.expiring.pop_front();
-            self.drop_late(key, now);
+        if !self.timed.is_empty() {
+            let mut timed = std::mem::take(&mut self.timed);
+            // A topic that held nothing back for a moment is listed again.
+            timed.sort_unstable_by_key(|key| (key.index, key.generation));
+            timed.dedup();
+            timed.into_iter().for_each(|key| self.drop_late(key, now));
         }
         // Where memory is short, what nobody needs any more is not kept for the next message.
         let quiet = if self.starved.is_empty() { QUIET } else { 0 };
@@ -543,7 +580,8 @@ impl Homes {
             if messages > window.messages.max(1) || (messages > 1 && bytes > window.bytes) {
                 return Err(format!("{name} is {bytes} bytes, {messages} messages ahead of its floor"));
             }
-            let first = topic.held.as_ref().map(|held| held.front().map_or(0, |held| held.unit.len()));
+            let first =
+                topic.held.as_ref().map(|held| held.messages.front().map_or(0, |held| held.unit.len()));
             let has_room = first.is_some_and(|first| topic.has_room(first)) && topic.is_canonical_only();
             if has_room && !topic.listed_starved {
                 return Err(format!("{name} has room, and holds messages back"));
@@ -640,20 +678,28 @@ impl Homes {
     ) -> Result<(), NotYet> {
         let topic = self.topic_mut(key).expect("the caller found it");
         let (name, has_history) = (topic.name.clone(), topic.history.is_some());
-        let known = extras.idempotency_key.as_deref().and_then(|key| self.keys.find(&name, key));
-        if let Some(place) = known {
-            let receipt = delivery.receipt.map(|receipt| Receipted { receipt, outcome: Ok(place) });
-            self.receipted.extend(receipt);
+        // It may have been held behind the first one with its key.
+        if let Some(place) = self.known(&name, delivery) {
+            self.receipted.extend(delivery.receipted(Ok(place)));
             return Ok(());
         }
-        let noted = has_history && (extras.skip_history || extras.tags.is_some());
-        let bytes = extras.tags.as_ref().map_or(0, |tags| tags.len());
-        let charge = if noted { Some(self.limits.logs.charge(bytes).ok_or(NotYet::LogFull)?) } else { None };
+        let noted = Noted::of(extras).filter(|_| has_history);
+        let charge = match &noted {
+            Some(noted) => Some(self.limits.logs.charge(noted.bytes()).ok_or(NotYet::LogFull)?),
+            None => None,
+        };
         self.append(key, unit, delivery, extras.tags.as_deref(), now)?;
         let topic = self.topic_mut(key).expect("still there");
         let place = Place { epoch: topic.epoch, offset: topic.last() };
-        if let (Some(history), Some(charge)) = (&mut topic.history, charge) {
-            history.note_extras(place.offset, Arc::clone(extras), charge);
+        if let (Some(history), Some(noted), Some(charge)) = (&mut topic.history, noted, charge) {
+            history.note_message(place.offset, noted, charge);
+        }
+        if let Some(receipt) = delivery.receipt.filter(|_| extras.report) {
+            let lanes = topic.ask_for_reports(receipt, delivery.exclude);
+            // Its receipt was made just now.
+            if let Some(receipted) = self.receipted.last_mut() {
+                receipted.reports = lanes;
+            }
         }
         if let Some(key) = &extras.idempotency_key {
             self.keys.remember(name, key.clone(), place, now);
@@ -744,17 +790,25 @@ impl Homes {
     /// Drops the messages that a topic holds back and whose time is over.
     fn drop_late(&mut self, key: Key, now: Tick) {
         let Some(topic) = self.topic_mut(key) else { return };
-        let Some(mut queue) = topic.held.take() else { return };
+        let Some(held_back) = &mut topic.held else { return };
         let (mut senders, mut receipts) = (Vec::new(), Vec::new());
-        queue.retain(|held| {
-            let is_late = held.delivery.until().is_some_and(|until| until <= now);
+        held_back.messages.retain(|held| {
+            let is_late = held.delivery.is_late(now);
             if is_late {
                 senders.push(held.sender);
-                receipts.extend(too_late(&held.delivery));
+                receipts.extend(held.delivery.receipted(Err(NotPublished::TooLate)));
             }
             !is_late
         });
-        topic.held = (!queue.is_empty()).then_some(queue);
+        held_back.listed_timed = held_back.messages.iter().any(|held| held.delivery.until.is_some());
+        if held_back.listed_timed {
+            self.timed.push(key);
+        } else if held_back.messages.is_empty() {
+            topic.held = None;
+        }
+        if senders.is_empty() {
+            return;
+        }
         self.late += senders.len() as u64;
         self.released.append(&mut senders);
         self.receipted.append(&mut receipts);
@@ -773,13 +827,16 @@ impl Homes {
     fn take_held(&mut self, key: Key, now: Tick) {
         loop {
             let Some(topic) = self.topic_mut(key) else { return };
-            let Some(queue) = &mut topic.held else { return };
-            let Some(first) = queue.pop_front() else {
+            let Some(held_back) = &mut topic.held else { return };
+            let Some(first) = held_back.messages.pop_front() else {
                 topic.held = None;
                 return;
             };
-            if !topic.has_room(first.unit.len()) {
-                topic.held.get_or_insert_default().push_front(first);
+            let (has_room, name) = (topic.has_room(first.unit.len()), topic.name.clone());
+            // One that is known already needs no room.
+            if !has_room && self.known(&name, &first.delivery).is_none() {
+                let topic = self.topic_mut(key).expect("still there");
+                topic.held.get_or_insert_default().messages.push_front(first);
                 self.hurry(key);
                 return;
             }
@@ -791,17 +848,12 @@ impl Homes {
                         NotYet::Window => self.hurry(key),
                     }
                     let topic = self.topic_mut(key).expect("still there");
-                    topic.held.get_or_insert_default().push_front(first);
+                    topic.held.get_or_insert_default().messages.push_front(first);
                     return;
                 }
             }
         }
     }
-}
-
-/// What the publisher of a message that is dropped for its time wants to know.
-fn too_late(delivery: &Delivery) -> Option<Receipted> {
-    delivery.receipt.map(|receipt| Receipted { receipt, outcome: Err(NotPublished::TooLate) })
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
-    str::FromStr,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -172,33 +171,17 @@ impl fmt::Display for TemplateError {
 
 impl std::error::Error for TemplateError {}
 
-/// Names a scheduled message on whichever worker.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct ScheduleId {
-    /// Whose it is.
-    pub worker: WorkerId,
-    /// Its number there. It comes again only when the server has been started anew.
-    pub number: u64,
+/// Names a scheduled message, in this run of the server and no other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct ScheduleId {
+    worker: WorkerId,
+    number: u64,
+    run: u32,
 }
 
 impl fmt::Display for ScheduleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.worker, self.number)
-    }
-}
-
-/// A text that names no scheduled message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct InvalidScheduleId;
-
-impl FromStr for ScheduleId {
-    type Err = InvalidScheduleId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidScheduleId> {
-        let (worker, number) = text.split_once('-').ok_or(InvalidScheduleId)?;
-        let worker = worker.parse().map_err(|_| InvalidScheduleId)?;
-        let number = number.parse().map_err(|_| InvalidScheduleId)?;
-        Ok(ScheduleId { worker: WorkerId(worker), number })
+        write!(f, "{}-{}-{:08x}", self.worker, self.number, self.run)
     }
 }
 
@@ -226,10 +209,10 @@ pub struct Scheduled {
     pub at: UnixTime,
     /// From one to the next; `None`: once.
     pub every: Option<Duration>,
-    /// How many of it were due.
+    /// How many of it were published.
     count: u64,
-    /// The last one waits for room in its topic.
-    waits: bool,
+    /// The last one is being published: it may have to wait for room in its topic.
+    under_way: bool,
     _charge: Charge,
 }
 
@@ -257,8 +240,10 @@ pub struct TooManySchedules;
 /// The scheduled messages of the topics whose home one worker is.
 #[derive(Debug)]
 pub struct Schedules {
+    worker: WorkerId,
+    run: u32,
     all: BTreeMap<u64, Scheduled>,
-    /// Soonest first.
+    /// Soonest first; those that are not due again are not among them.
     order: BTreeSet<(UnixTime, u64)>,
     last: u64,
     max: usize,
@@ -267,12 +252,14 @@ pub struct Schedules {
 }
 
 impl Schedules {
-    /// None yet, of at most `max`; what they keep is charged to `bytes`. Random numbers depend on `seed`.
-    pub fn new(max: usize, bytes: Arc<Gauge>, seed: u64) -> Schedules {
-        Schedules { all: BTreeMap::new(), order: BTreeSet::new(), last: 0, max, bytes, random: seed }
+    /// None yet, of at most `max`; what they keep is charged to `bytes`. Random numbers depend on `seed`; `run` tells this start
+    /// of the server from others.
+    pub fn new(worker: WorkerId, run: u32, max: usize, bytes: Arc<Gauge>, seed: u64) -> Schedules {
+        let (all, order) = (BTreeMap::new(), BTreeSet::new());
+        Schedules { worker, run, all, order, last: 0, max, bytes, random: seed }
     }
 
-    /// Adds a message; gives its number.
+    /// Adds a message; gives its id.
     ///
     /// # Errors
     /// [`TooManySchedules`]
@@ -284,42 +271,45 @@ impl Schedules {
         delivery: Delivery,
         at: UnixTime,
         every: Option<Duration>,
-    ) -> Result<u64, TooManySchedules> {
+    ) -> Result<String, TooManySchedules> {
         if self.all.len() >= self.max {
             return Err(TooManySchedules);
         }
-        let len = match &content {
+        let content_len = match &content {
             Content::Unit(unit) => unit.len(),
             Content::Text(template) => template.source().len(),
         };
-        let charge = self.bytes.charge(len).ok_or(TooManySchedules)?;
+        let extras = delivery.extras.as_ref();
+        let tags_len = extras.and_then(|extras| extras.tags.as_ref()).map_or(0, |tags| tags.len());
+        let charge = self.bytes.charge(content_len + tags_len + OVERHEAD).ok_or(TooManySchedules)?;
         self.last += 1;
-        let (count, waits) = (0, false);
+        let (count, under_way) = (0, false);
         let scheduled =
-            Scheduled { name, topic, content, delivery, at, every, count, waits, _charge: charge };
+            Scheduled { name, topic, content, delivery, at, every, count, under_way, _charge: charge };
         self.all.insert(self.last, scheduled);
         self.order.insert((at, self.last));
-        Ok(self.last)
+        Ok(self.id(self.last))
     }
 
-    /// Takes one back; false if it is not there, or not any more.
-    pub fn cancel(&mut self, number: u64) -> bool {
-        let Some(scheduled) = self.all.remove(&number) else { return false };
-        self.order.remove(&(scheduled.at, number));
-        true
+    fn id(&self, number: u64) -> String {
+        ScheduleId { worker: self.worker, number, run: self.run }.to_string()
     }
 
-    /// The same by its name.
-    pub fn cancel_named(&mut self, name: &str) -> bool {
-        let mut named = self.iter().filter(|(_, scheduled)| scheduled.name.as_deref() == Some(name));
-        let number = named.next().map(|(number, _)| number);
-        drop(named);
-        number.is_some_and(|number| self.cancel(number))
+    /// Takes back what has a name, or an id; false if it is not here, or not any more.
+    pub fn cancel(&mut self, what: &str) -> bool {
+        let is_it = |(number, scheduled): &(&u64, &Scheduled)| {
+            scheduled.name.as_deref() == Some(what) || self.id(**number) == what
+        };
+        let found = self.all.iter().find(is_it).map(|(number, _)| *number);
+        let Some((number, scheduled)) = found.and_then(|number| self.all.remove_entry(&number)) else {
+            return false;
+        };
+        self.order.remove(&(scheduled.at, number)) || scheduled.every.is_some()
     }
 
-    /// All of them, in the order in which they were added.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &Scheduled)> {
-        self.all.iter().map(|(number, scheduled)| (*number, scheduled))
+    /// All of them with their ids, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = (String, &Scheduled)> {
+        self.all.iter().map(|(number, scheduled)| (self.id(*number), scheduled))
     }
 
     /// When the next one is due.
@@ -327,44 +317,49 @@ impl Schedules {
         self.order.first().map(|(at, _)| *at)
     }
 
-    /// A message whose time has come, if there is one. A recurring one is due again at the next of its times that lies
-    /// ahead: those that nobody came round to are left out, and so is one that comes while the last still waits for room.
+    /// A message whose time has come, if there is one; [`Schedules::published`] is to be told when its topic has it. A
+    /// recurring one is due again at the next of its times that lies ahead: those that nobody came round to are left out, and
+    /// so is one that comes while the last still waits for room.
     pub fn take_due(&mut self, now: UnixTime) -> Option<Due> {
         loop {
             let &(at, number) = self.order.first().filter(|(at, _)| *at <= now)?;
             self.order.remove(&(at, number));
             let scheduled = self.all.get_mut(&number).expect("what is in the order is there");
+            if let Some(every) = scheduled.every {
+                let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX).max(1);
+                let steps = now.since(at) / every + 1;
+                scheduled.at = UnixTime(at.0.saturating_add(steps.saturating_mul(every)));
+                self.order.insert((scheduled.at, number));
+            }
+            if std::mem::replace(&mut scheduled.under_way, true) {
+                continue;
+            }
             scheduled.count += 1;
             self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let due = Due {
+            return Some(Due {
                 number,
                 topic: scheduled.topic.clone(),
                 content: scheduled.content.clone(),
                 delivery: scheduled.delivery.clone(),
                 count: scheduled.count,
                 random: scramble(self.random),
-            };
-            let Some(every) = scheduled.every else {
-                self.all.remove(&number);
-                return Some(due);
-            };
-            let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX).max(1);
-            let steps = now.since(at) / every + 1;
-            scheduled.at = UnixTime(at.0.saturating_add(steps.saturating_mul(every)));
-            self.order.insert((scheduled.at, number));
-            if !scheduled.waits {
-                return Some(due);
-            }
+            });
         }
     }
 
-    /// A message that was due waits for room in its topic, or does so no longer.
-    pub fn set_waiting(&mut self, number: u64, waits: bool) {
+    /// A message that was due is in its topic, or will never be.
+    pub fn published(&mut self, number: u64) {
         if let Some(scheduled) = self.all.get_mut(&number) {
-            scheduled.waits = waits;
+            scheduled.under_way = false;
+            if scheduled.every.is_none() {
+                self.all.remove(&number);
+            }
         }
     }
 }
+
+/// What a scheduled message takes beside its bytes, about: names, places in lists.
+const OVERHEAD: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -372,52 +367,70 @@ mod tests {
     use proptest::prelude::*;
 
     fn schedules(max: usize) -> Schedules {
-        Schedules::new(max, Gauge::new(1000), 1)
+        Schedules::new(WorkerId(3), 7, max, Gauge::new(1 << 20), 1)
     }
 
-    fn add(schedules: &mut Schedules, at: u64, every_ms: Option<u64>) -> Result<u64, TooManySchedules> {
+    fn add(schedules: &mut Schedules, at: u64, every_ms: Option<u64>) -> Result<String, TooManySchedules> {
         let content = Content::Unit(Bytes::from_static(b"0123456789"));
         let topic = TopicName::parse("t").unwrap();
         let every = every_ms.map(Duration::from_millis);
         schedules.add(None, topic, content, Delivery::default(), UnixTime(at), every)
     }
 
+    /// Numbers of those that are due, of which the topic takes all at once, and how many of each there were.
     fn take(schedules: &mut Schedules, now: u64) -> Vec<(u64, u64)> {
-        std::iter::from_fn(|| schedules.take_due(UnixTime(now))).map(|due| (due.number, due.count)).collect()
+        let mut taken = Vec::new();
+        while let Some(due) = schedules.take_due(UnixTime(now)) {
+            schedules.published(due.number);
+            taken.push((due.number, due.count));
+        }
+        taken
     }
 
     #[test]
     fn messages_come_at_their_time_and_in_order() {
         let mut schedules = schedules(10);
-        let late = add(&mut schedules, 200, None).unwrap();
-        let soon = add(&mut schedules, 100, None).unwrap();
+        add(&mut schedules, 200, None).unwrap();
+        add(&mut schedules, 100, None).unwrap();
         assert_eq!(schedules.next_at(), Some(UnixTime(100)));
         assert_eq!(take(&mut schedules, 99), []);
-        assert_eq!(take(&mut schedules, 100), [(soon, 1)]);
-        assert_eq!(take(&mut schedules, 1000), [(late, 1)]);
+        assert_eq!(take(&mut schedules, 100), [(2, 1)]);
+        assert_eq!(take(&mut schedules, 1000), [(1, 1)]);
         assert_eq!((schedules.next_at(), schedules.bytes.used()), (None, 0), "nothing is left of them");
     }
 
     #[test]
     fn what_is_late_does_not_come_in_a_burst() {
         let mut schedules = schedules(10);
-        let number = add(&mut schedules, 100, Some(10)).unwrap();
-        assert_eq!(take(&mut schedules, 100), [(number, 1)]);
+        add(&mut schedules, 100, Some(10)).unwrap();
+        assert_eq!(take(&mut schedules, 100), [(1, 1)]);
         assert_eq!(take(&mut schedules, 109), []);
-        assert_eq!(take(&mut schedules, 1_055), [(number, 2)], "one for all that were missed");
+        assert_eq!(take(&mut schedules, 1_055), [(1, 2)], "one for all that were missed");
         assert_eq!(schedules.next_at(), Some(UnixTime(1_060)), "at its own times");
-        assert_eq!(take(&mut schedules, 1_060), [(number, 3)]);
+        assert_eq!(take(&mut schedules, 1_060), [(1, 3)]);
     }
 
     #[test]
     fn one_at_a_time_waits_for_room() {
         let mut schedules = schedules(10);
-        let number = add(&mut schedules, 0, Some(10)).unwrap();
-        assert_eq!(take(&mut schedules, 0).len(), 1);
-        schedules.set_waiting(number, true);
-        assert_eq!(take(&mut schedules, 50), []);
-        schedules.set_waiting(number, false);
-        assert_eq!(take(&mut schedules, 60).len(), 1);
+        add(&mut schedules, 0, Some(10)).unwrap();
+        assert_eq!(schedules.take_due(UnixTime(0)).map(|due| due.count), Some(1));
+        assert!(schedules.take_due(UnixTime(50)).is_none());
+        schedules.published(1);
+        assert_eq!(take(&mut schedules, 60), [(1, 2)], "what was left out is not counted");
+    }
+
+    #[test]
+    fn what_waits_for_room_keeps_its_place_and_its_charge() {
+        let mut schedules = schedules(1);
+        let id = add(&mut schedules, 0, None).unwrap();
+        assert!(schedules.take_due(UnixTime(0)).is_some());
+        assert_eq!(add(&mut schedules, 0, None), Err(TooManySchedules));
+        assert!(schedules.bytes.used() > 0);
+        schedules.published(1);
+        assert_eq!((schedules.iter().count(), schedules.bytes.used()), (0, 0));
+        assert!(!schedules.cancel(&id));
+        add(&mut schedules, 0, None).unwrap();
     }
 
     #[test]
@@ -426,22 +439,28 @@ mod tests {
         let first = add(&mut few, 1, None).unwrap();
         add(&mut few, 1, None).unwrap();
         assert_eq!(add(&mut few, 1, None), Err(TooManySchedules));
-        assert!(few.cancel(first) && !few.cancel(first));
+        assert!(few.cancel(&first) && !few.cancel(&first));
         assert!(add(&mut few, 1, None).is_ok());
         assert_eq!(few.iter().count(), 2);
 
-        let mut small = Schedules::new(1000, Gauge::new(25), 1);
+        let mut small = Schedules::new(WorkerId(0), 1, 1000, Gauge::new(2 * (OVERHEAD + 10) + 5), 1);
         assert!(add(&mut small, 1, None).is_ok() && add(&mut small, 1, None).is_ok());
-        assert_eq!(add(&mut small, 1, None), Err(TooManySchedules), "30 bytes");
+        assert_eq!(add(&mut small, 1, None), Err(TooManySchedules));
     }
 
     #[test]
-    fn ids_are_read_back() {
-        let id = ScheduleId { worker: WorkerId(3), number: 17 };
-        assert_eq!(id.to_string().parse(), Ok(id));
-        for text in ["", "3", "3-", "-1", "a-1", "3-1-1", "70000-1"] {
-            assert_eq!(text.parse::<ScheduleId>(), Err(InvalidScheduleId), "{text}");
-        }
+    fn another_run_has_other_ids() {
+        let mut now = schedules(2);
+        let id = add(&mut now, 1, None).unwrap();
+        assert_eq!(id, "3-1-00000007");
+        assert!(!now.cancel("3-1-00000006") && !now.cancel("2-1-00000007") && !now.cancel(""));
+        let content = Content::Text(Template::parse("x").unwrap());
+        let topic = TopicName::parse("t").unwrap();
+        let name = Some("3-9-00000007".into());
+        now.add(name, topic, content, Delivery::default(), UnixTime(1), Some(Duration::from_secs(1)))
+            .unwrap();
+        assert!(now.cancel("3-9-00000007"), "a name may look like anything");
+        assert!(now.cancel(&id));
     }
 
     fn rendered(source: &str) -> String {

@@ -51,6 +51,7 @@ pub static ALL: &[&dyn Entry] = &[
     &MAX_BODY_BYTES,
     &MAX_IDEMPOTENCY_KEYS,
     &MAX_SCHEDULES,
+    &SCHEDULE_BYTES_MAX,
     &HANDSHAKE_TIMEOUT,
     &MESSAGE_TIMEOUT,
     &PING_INTERVAL,
@@ -537,10 +538,27 @@ pub static MAX_SCHEDULES: Key<Counts<usize>> = Key {
         brief: "messages that wait for their time, and recurring ones, on each worker",
         effect: "Further ones are refused by the API with error 106.",
         reason: "Timed messages are few; who needs millions of timers has a database for them.",
-        memory: "their payloads count in `--log-bytes-max`.",
+        memory: "bounded by `--schedule-bytes-max`.",
     },
     kind: Counts { from: 0, to: 10_000_000, unit: "schedules" },
     field: |config| vec![config.max_schedules],
+};
+
+/// `--schedule-bytes-max`
+pub static SCHEDULE_BYTES_MAX: Key<Sizes> = Key {
+    about: About {
+        name: "schedule-bytes-max",
+        group: Group::Memory,
+        default: &["64MiB"],
+        means: "",
+        repeats: false,
+        brief: "messages that wait for their time, all together",
+        effect: "Further ones are refused by the API with error 106.",
+        reason: "10,000 messages of 6 KiB. What is due and finds no room in its topic still counts.",
+        memory: "this much.",
+    },
+    kind: Sizes { from: 0, to: TIB },
+    field: |config| vec![config.schedule_bytes_max],
 };
 
 /// `--handshake-timeout`
@@ -591,7 +609,8 @@ pub static PING_INTERVAL: Key<Or<Times>> = Key {
         brief: "silence of a client after which it is pinged",
         effect: "Any byte received counts as life, so a client that sends is not pinged. Pings that fall due within a \
                  second (or a twenty-fifth of the interval, if that is shorter) leave together, none late: so one may \
-                 come early by so much. While a ping is unanswered no other is sent. With `off` a client that vanished \
+                 come early by so much. While a ping is unanswered no other is sent. An event stream is sent a comment at this \
+                 interval instead, and nothing is awaited. With `off` a client that vanished \
                  without a word is noticed only when bytes for it wait longer than `--write-timeout`.",
         reason: "Many proxies and NATs forget a silent connection after 30 to 60 seconds.",
         memory: "",

@@ -130,6 +130,8 @@ pub struct Config {
     pub max_idempotency_keys: usize,
     /// Schedules on each worker.
     pub max_schedules: usize,
+    /// Bytes of all messages that wait for their time.
+    pub schedule_bytes_max: usize,
 
     /// From accept to the end of the request head.
     pub handshake_timeout: Duration,
@@ -219,6 +221,7 @@ impl Config {
             max_body_bytes: given.one(&keys::MAX_BODY_BYTES)?,
             max_idempotency_keys: given.one(&keys::MAX_IDEMPOTENCY_KEYS)?,
             max_schedules: given.one(&keys::MAX_SCHEDULES)?,
+            schedule_bytes_max: given.one(&keys::SCHEDULE_BYTES_MAX)?,
             handshake_timeout: given.one(&keys::HANDSHAKE_TIMEOUT)?,
             message_timeout: given.one(&keys::MESSAGE_TIMEOUT)?,
             ping_interval: given.one(&keys::PING_INTERVAL)?,
@@ -255,6 +258,14 @@ impl Config {
         if let Some(path) = &config.config_file {
             let contents = file::read(path, &config)?;
             (config.topics, config.schedules) = (contents.topics, contents.schedules);
+            if config.schedules.len() > config.max_schedules {
+                return Err(Error::new(format!(
+                    "--config {}: it has {} schedules, more than --max-schedules {} lets one worker have",
+                    quote(path),
+                    config.schedules.len(),
+                    config.max_schedules
+                )));
+            }
         }
         Ok(config)
     }

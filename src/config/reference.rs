@@ -107,9 +107,6 @@ const TOPICS_HEAD: &str = "\
 What flags say holds for all topics. Rules in a file say something else for some of them, and what is kept of them;
 schedules in the same file are messages that the server publishes by itself. `stentor --config rules.toml` reads it.
 
-**In effect in this version: `history`, `history-age` and `history-bytes`.** A server whose file has any of the other keys, or a
-schedule, does not start; `--check` reads them all.
-
 ```toml
 ";
 

@@ -1,15 +1,16 @@
 //! Calls of the server API: here they meet homes, connections and topics.
 //!
 //! A call is a [`Plan`]: its errands are done here or sent to the worker that can, and it is answered when all have come
-//! back. Meanwhile its connection is not read. Errands that touch many topics take several turns.
+//! back. Meanwhile its connection is not read. Calls go on by a bounded amount each turn, one after another: those whose
+//! errands are many, or touch many topics, take several.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     connections::{Calling, Phase},
     driver::Driver,
     farewell::Why,
-    mail::{Caller, Control, Credits},
+    mail::{Caller, Control},
     stats::Family,
     worker::Worker,
 };
@@ -20,17 +21,17 @@ use crate::{
         log::Unit,
         name::TopicName,
         pattern::Pattern,
-        schedule::{Content, Due, ScheduleId},
+        schedule::{Content, Due},
     },
     protocol::{
         http::{Request, Response},
         ws::CloseCode,
     },
     session::{
-        Assignment,
+        Assignment, Error,
         api::{
             ApiError, Call, Plan, Reply,
-            plan::{CHANNELS_MAX, Doer, Errand, Outcome, Post},
+            plan::{CHANNELS_MAX, Doer, Draft, Errand, Outcome},
             reply::{Channel, History, HistoryItem, Node, Scheduled},
             request::{Delay, When},
         },
@@ -38,8 +39,9 @@ use crate::{
     },
 };
 
-/// Topics that errands look at in a turn.
-const TOPICS_PER_TURN: usize = 1024;
+/// Errands begun, topics looked at and messages published for calls in a turn; a question counts as so many.
+const ACTS_PER_TURN: usize = 1024;
+const QUESTION_ACTS: usize = 256;
 
 /// What is given of a history at once.
 const PAGE_MESSAGES_MAX: u64 = 10_000;
@@ -59,20 +61,31 @@ pub(super) struct Lengthy {
 
 enum Work {
     /// Publishes to each topic whose home is here and that has subscribers.
-    Announce { post: Post, slot: u32, topics: u64 },
+    Announce { draft: Draft, slot: u32, topics: u64 },
     /// Counts the subscribers of each topic of this worker.
-    List { lanes: Vec<u32>, found: BTreeMap<String, Channel> },
+    List { lanes: Option<Vec<u32>>, found: BTreeMap<String, Channel> },
+}
+
+/// A subscription that a backend wants a connection to have.
+pub(super) struct Assigned {
+    caller: Caller,
+    connection: ConnectionId,
+    topic: TopicName,
+    /// The session was asked for it.
+    begun: bool,
 }
 
 impl<D: Driver> Worker<D> {
-    /// Begins a call. It is answered at once if nothing has to be waited for.
+    /// Begins a call.
     pub(super) fn call(&mut self, slot: u32, request: Request, call: Call, body_len: usize) {
-        let until = self.now.after(self.shared.settings.publish);
-        let plan = Plan::new(call, until, self.shared.workers());
+        let plan = Plan::new(call, self.shared.workers());
         self.stats().api_calls.add(plan.commands() as u64);
-        self.hold_assembly(body_len);
-        self.connections.extra(slot).calling = Some(Box::new(Calling { request, plan, body_len }));
-        self.go_on_with_call(slot);
+        // The frames of its messages are copies.
+        let bytes = 2 * body_len;
+        self.hold_assembly(bytes);
+        let calling = Calling { request, plan, bytes, listed: false };
+        self.connections.extra(slot).calling = Some(Box::new(calling));
+        self.list_call(slot);
     }
 
     /// Whether a connection waits for the answer to a call.
@@ -83,38 +96,86 @@ impl<D: Driver> Worker<D> {
     /// Takes a call from its connection: it is over, or nobody waits for it.
     pub(super) fn take_calling(&mut self, slot: u32) -> Option<Box<Calling>> {
         let calling = self.connections.warm(slot).extra.as_mut()?.calling.take()?;
-        self.release_assembly(calling.body_len);
+        self.release_assembly(calling.bytes);
         Some(calling)
     }
 
-    fn plan(&mut self, slot: u32) -> Option<&mut Plan> {
-        let extra = self.connections.warm(slot).extra.as_mut()?;
-        extra.calling.as_mut().map(|calling| &mut calling.plan)
+    fn calling(&mut self, slot: u32) -> Option<&mut Calling> {
+        self.connections.warm(slot).extra.as_mut()?.calling.as_deref_mut()
     }
 
-    /// What became of an errand.
+    /// Puts a connection on the list of those whose call can go on.
+    fn list_call(&mut self, slot: u32) {
+        let connection = self.connections.id(slot);
+        if let Some(calling) = self.calling(slot)
+            && !std::mem::replace(&mut calling.listed, true)
+        {
+            self.calls.push_back(connection);
+        }
+    }
+
+    /// What became of an errand, of a call here or elsewhere.
     pub(super) fn errand_done(&mut self, caller: Caller, outcome: Outcome) {
         let Caller { connection, number } = caller;
+        if connection.worker != self.id {
+            let mail = Control::Done(caller, Box::new(outcome));
+            self.outboxes[connection.worker.index()].batch.control.push(mail);
+            return;
+        }
         if !self.connections.is_current(connection) {
             return;
         }
-        if let Some(plan) = self.plan(connection.slot) {
-            plan.done(number, outcome);
-            if self.go_on_with_call(connection.slot) {
-                // What it has sent meanwhile.
-                self.resumed.push(connection.slot);
+        let Some(calling) = self.calling(connection.slot) else { return };
+        let before = calling.plan.answer_bytes();
+        calling.plan.done(number, outcome);
+        let grown = calling.plan.answer_bytes() - before;
+        calling.bytes += grown;
+        self.hold_assembly(grown);
+        self.list_call(connection.slot);
+    }
+
+    /// So many lanes report of a message, if its publisher has asked for that.
+    pub(super) fn expect_reports(&mut self, caller: Caller, reports: u16) {
+        if let Some(calling) = self.calling(caller.connection.slot) {
+            calling.plan.expect(caller.number, reports);
+        }
+    }
+
+    /// Goes on with calls and their errands, by a bounded amount.
+    pub(super) fn go_on_with_calls(&mut self) {
+        if self.calls.is_empty() && self.errands.is_empty() && self.assignments.is_empty() {
+            return;
+        }
+        let mut left = ACTS_PER_TURN;
+        self.look_at_assignments();
+        self.go_on_with_errands(&mut left);
+        while left > 0
+            && let Some(connection) = self.calls.pop_front()
+        {
+            if self.connections.is_current(connection)
+                && let Some(calling) = self.calling(connection.slot)
+            {
+                calling.listed = false;
+                self.go_on_with_call(connection, &mut left);
             }
         }
     }
 
-    /// Begins all errands that can be, and answers the call if it is over.
-    fn go_on_with_call(&mut self, slot: u32) -> bool {
-        let connection = self.connections.id(slot);
-        while let Some((number, errand)) = self.plan(slot).and_then(Plan::next_errand) {
+    /// Begins the errands that can be, and answers the call if it is over.
+    fn go_on_with_call(&mut self, connection: ConnectionId, left: &mut usize) {
+        let slot = connection.slot;
+        loop {
+            let Some(calling) = self.calling(slot) else { return };
+            if *left == 0 {
+                self.list_call(slot);
+                return;
+            }
+            let Some((number, errand)) = calling.plan.next_errand() else { break };
+            *left = left.saturating_sub(if errand.is_question() { QUESTION_ACTS } else { 1 });
             self.begin(Caller { connection, number }, errand);
         }
-        if !self.plan(slot).is_some_and(|plan| plan.is_over()) {
-            return false;
+        if !self.calling(slot).is_some_and(|calling| calling.plan.is_over()) {
+            return;
         }
         let Calling { request, plan, .. } = *self.take_calling(slot).expect("it is over");
         let response = plan.response().unwrap_or_else(|refusal| {
@@ -123,19 +184,21 @@ impl<D: Driver> Worker<D> {
         });
         let close = !self.goes_on(&request);
         self.answer(slot, &response, Some(&request), close);
+        self.connections.tidy(slot);
         if !close {
             self.deadlines.arm(slot, self.now, self.shared.settings.handshake);
+            // What it has sent meanwhile.
+            self.resumed.push(slot);
         }
-        self.connections.tidy(slot);
-        true
     }
 
     fn begin(&mut self, caller: Caller, errand: Errand) {
         match errand.doer() {
+            Doer::Here => self.do_errand(caller, errand),
             Doer::HomeOf(topic) => self.send_errand(self.home_of(&topic), caller, errand),
-            // Another server's worker, whose connections are nobody here.
+            // Another server's, whose connections are nobody here.
             Doer::Worker(worker) if worker.0 >= self.shared.workers() => {
-                self.finished(caller, Ok(Reply::Done));
+                self.errand_done(caller, Ok(Reply::Done));
             }
             Doer::Worker(worker) => self.send_errand(worker, caller, errand),
             Doer::Everybody => {
@@ -143,7 +206,6 @@ impl<D: Driver> Worker<D> {
                     self.send_errand(worker, caller, errand.clone());
                 }
             }
-            Doer::Here => self.do_errand(caller, errand),
         }
     }
 
@@ -156,67 +218,55 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Tells the plan of a call, here or elsewhere, what became of an errand.
-    fn finished(&mut self, caller: Caller, outcome: Outcome) {
-        let Caller { connection, number } = caller;
-        if connection.worker != self.id {
-            let mail = Control::Done(caller, Box::new(outcome));
-            self.outboxes[connection.worker.index()].batch.control.push(mail);
-        } else if self.connections.is_current(connection)
-            && let Some(plan) = self.plan(connection.slot)
-        {
-            // Whoever began the errand goes on with the call, or it was lengthy.
-            plan.done(number, outcome);
-        }
-    }
-
     /// Does an errand for a call of whichever worker.
     pub(super) fn do_errand(&mut self, caller: Caller, errand: Errand) {
         let outcome = match errand {
-            Errand::Publish(post) => match self.publish_post(caller, post) {
+            // Its receipt is the outcome.
+            Errand::Publish(topic, draft) => match self.publish_draft(caller, &topic, draft) {
                 Ok(()) => return,
                 Err(error) => Err(error),
             },
-            Errand::Announce(pattern, post) => {
-                let work = Work::Announce { post, slot: 0, topics: 0 };
+            Errand::Announce(pattern, draft) => {
+                let work = Work::Announce { draft, slot: 0, topics: 0 };
                 self.errands.push_back(Lengthy { caller, pattern: Some(pattern), work });
                 return;
             }
             Errand::Channels(pattern) => {
-                let work = Work::List { lanes: self.lanes.indices(), found: BTreeMap::new() };
+                let work = Work::List { lanes: None, found: BTreeMap::new() };
                 self.errands.push_back(Lengthy { caller, pattern, work });
                 return;
             }
-            Errand::Schedule(post, when) => self.schedule(post, when),
-            Errand::Page(topic, request, limit) => self.page(&topic, &request, limit),
+            Errand::Subscribe(connection, topic) => {
+                self.assignments.push(Assigned { caller, connection, topic, begun: false });
+                return;
+            }
+            Errand::Unsubscribe(connection, topic) => {
+                self.assign(connection, &topic, Assignment::Unsubscribe)
+            }
+            Errand::Schedule(topic, draft, when) => self.schedule(topic, draft, when),
+            Errand::Page(topic, request) => self.page(&topic, &request),
             Errand::RemoveHistory(topic) => {
                 self.homes.remove_history(&topic);
                 Ok(Reply::Done)
-            }
-            Errand::Subscribe(connection, topic) => self.assign(connection, &topic, Assignment::Subscribe),
-            Errand::Unsubscribe(connection, topic) => {
-                self.assign(connection, &topic, Assignment::Unsubscribe)
             }
             Errand::Disconnect(connection, code, reason) => {
                 self.disconnect(connection, code, &reason);
                 Ok(Reply::Done)
             }
             Errand::Schedules => Ok(Reply::Schedules(self.scheduled())),
-            Errand::Cancel(id) => Ok(Reply::Cancelled(self.schedules.cancel(id.number))),
-            Errand::CancelNamed(name) => Ok(Reply::Cancelled(self.schedules.cancel_named(&name))),
+            Errand::Cancel(what) => Ok(Reply::Cancelled(self.schedules.cancel(&what))),
             Errand::Info => Ok(Reply::Info(vec![self.node()])),
         };
-        self.finished(caller, outcome);
+        self.errand_done(caller, outcome);
     }
 
-    /// Publishes a message whose receipt is the errand's outcome.
-    fn publish_post(&mut self, caller: Caller, post: Post) -> Result<(), ApiError> {
-        let Post { topic, frame, payload_len, exclude, extras } = post;
-        let topic = topic.expect("a message to publish has a topic");
-        self.check_len(&topic, payload_len)?;
+    fn publish_draft(&mut self, caller: Caller, topic: &TopicName, draft: Draft) -> Result<(), ApiError> {
+        let Draft { frame, payload_len, exclude, extras } = draft;
+        self.check_len(topic, payload_len)?;
         let receipt = Receipt { connection: caller.connection, number: caller.number };
-        let delivery = Delivery { exclude, receipt: Some(receipt), extras: Some(extras) };
-        self.publish(&topic, Unit::Owned(frame), delivery, caller.connection);
+        let until = Some(self.now.after(self.shared.settings.publish));
+        let delivery = Delivery { exclude, receipt: Some(receipt), until, extras };
+        self.publish(topic, Unit::Owned(frame), delivery, caller.connection);
         Ok(())
     }
 
@@ -225,8 +275,9 @@ impl<D: Driver> Worker<D> {
         if is_taken { Ok(()) } else { Err(ApiError::MESSAGE_TOO_LONG) }
     }
 
-    fn page(&mut self, topic: &TopicName, request: &PageRequest, limit: u64) -> Outcome {
-        let limit = limit.min(PAGE_MESSAGES_MAX);
+    fn page(&mut self, topic: &TopicName, request: &PageRequest) -> Outcome {
+        let limit = request.limit.min(PAGE_MESSAGES_MAX);
+        let request = &PageRequest { limit, ..*request };
         let (mut publications, mut bytes) = (Vec::new(), 0);
         let page = self.homes.page(topic, request, |offset, unit, tags| {
             // One is always given, whatever its size.
@@ -260,16 +311,53 @@ impl<D: Driver> Worker<D> {
         if !self.connections.is_current(connection) || self.connections.phase(slot) != Phase::Open {
             return Ok(Reply::Done);
         }
-        let subscriptions = self.lanes.list(self.connections.first_subscription(slot)).count();
-        if assignment == Assignment::Subscribe && subscriptions >= self.shared.settings.subscriptions_max {
-            return Err(ApiError::TOO_MANY_SUBSCRIPTIONS);
-        }
         let mut assigned = Ok(());
         self.with_session(slot, |session, context| {
             assigned = session.assigned(context, topic, assignment);
             Ok(())
         });
         assigned.map(|()| Reply::Done).map_err(ApiError::not_available)
+    }
+
+    /// Makes the subscriptions that backends want, and answers for those that stand or can't be.
+    fn look_at_assignments(&mut self) {
+        for mut assigned in std::mem::take(&mut self.assignments) {
+            match self.look_at(&mut assigned) {
+                Some(outcome) => self.errand_done(assigned.caller, outcome),
+                None => self.assignments.push(assigned),
+            }
+        }
+    }
+
+    /// `None`: it has to wait, for the topic's home or for the connection to open.
+    fn look_at(&mut self, assigned: &mut Assigned) -> Option<Outcome> {
+        let Assigned { connection, topic, begun, .. } = assigned;
+        let slot = connection.slot;
+        let phase = self.connections.phase(slot);
+        if !self.connections.is_current(*connection) || !matches!(phase, Phase::Open | Phase::Opening) {
+            return Some(Ok(Reply::Done));
+        }
+        if phase == Phase::Opening {
+            return None;
+        }
+        if !std::mem::replace(begun, true) && self.subscription_to(slot, topic).is_none() {
+            let subscriptions = self.lanes.list(self.connections.first_subscription(slot)).count();
+            if subscriptions >= self.shared.settings.subscriptions_max {
+                return Some(Err(ApiError::TOO_MANY_SUBSCRIPTIONS));
+            }
+            if let Err(error) = self.assign(*connection, topic, Assignment::Subscribe) {
+                return Some(Err(error));
+            }
+        }
+        match self.subscription_to(slot, topic) {
+            Some(key) if self.lanes.is_seated(key) => Some(Ok(Reply::Done)),
+            Some(_) => None,
+            // Its session has other plans, or the topic can't be made.
+            None if self.shared.topics.used() >= self.shared.topics.max() => {
+                Some(Err(ApiError::TOO_MANY_TOPICS))
+            }
+            None => Some(Ok(Reply::Done)),
+        }
     }
 
     fn disconnect(&mut self, connection: ConnectionId, code: CloseCode, reason: &str) {
@@ -282,7 +370,7 @@ impl<D: Driver> Worker<D> {
         let shared = &self.shared;
         let count = |of: fn(&super::stats::Stats) -> u64| shared.stats.iter().map(of).sum::<u64>();
         Node {
-            uid: shared.settings.uid.to_string(),
+            uid: format!("{:016x}", shared.settings.run),
             name: "stentor".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             num_clients: shared.connections() as u64,
@@ -294,20 +382,13 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Goes on with what takes more than a turn.
-    pub(super) fn go_on_with_errands(&mut self) {
-        let mut left = TOPICS_PER_TURN;
-        while left > 0
+    fn go_on_with_errands(&mut self, left: &mut usize) {
+        while *left > 0
             && let Some(mut errand) = self.errands.pop_front()
         {
-            match self.go_on_with(&mut errand, &mut left) {
-                Some(outcome) if errand.caller.connection.worker == self.id => {
-                    self.errand_done(errand.caller, outcome);
-                }
-                Some(outcome) => self.finished(errand.caller, outcome),
-                None => {
-                    self.errands.push_front(errand);
-                    return;
-                }
+            match self.go_on_with(&mut errand, left) {
+                Some(outcome) => self.errand_done(errand.caller, outcome),
+                None => self.errands.push_front(errand),
             }
         }
     }
@@ -317,7 +398,7 @@ impl<D: Driver> Worker<D> {
         let matches =
             |name: &TopicName| pattern.as_ref().is_none_or(|pattern| pattern.matches(name.as_str()));
         match work {
-            Work::Announce { post, slot, topics } => {
+            Work::Announce { draft, slot, topics } => {
                 while *slot < self.homes.slots() {
                     if *left == 0 {
                         return None;
@@ -325,16 +406,14 @@ impl<D: Driver> Worker<D> {
                     *left -= 1;
                     let topic = self.homes.subscribed_in(*slot).filter(|name| matches(name)).cloned();
                     *slot += 1;
-                    if let Some(topic) = topic
-                        && self.check_len(&topic, post.payload_len).is_ok()
-                    {
+                    if topic.is_some_and(|topic| self.announce(&topic, draft)) {
                         *topics += 1;
-                        self.announce(&topic, post);
                     }
                 }
                 Some(Ok(Reply::Announced { topics: *topics }))
             }
             Work::List { lanes, found } => {
+                let lanes = lanes.get_or_insert_with(|| self.lanes.indices());
                 while let Some(lane) = lanes.pop() {
                     if *left == 0 {
                         lanes.push(lane);
@@ -357,47 +436,55 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn announce(&mut self, topic: &TopicName, post: &Post) {
-        let bytes = post.frame.len();
-        let delivery = Delivery {
-            exclude: post.exclude,
-            receipt: None,
-            extras: Some(std::sync::Arc::clone(&post.extras)),
-        };
-        let unit = Unit::Owned(post.frame.clone());
-        if self.homes.publish(topic, unit, delivery, Sender::Outside(bytes), self.now) == Published::Held {
-            self.stats().messages_held.add(1);
-            self.orders.account.overdraw(Credits { messages: 1, bytes });
+    /// Publishes a message to one of the topics that it is announced to; false if that does not take it.
+    fn announce(&mut self, topic: &TopicName, draft: &Draft) -> bool {
+        if self.check_len(topic, draft.payload_len).is_err() {
+            self.count_error(&Error::MessageTooLong);
+            return false;
+        }
+        let until = Some(self.now.after(self.shared.settings.publish));
+        let delivery =
+            Delivery { exclude: draft.exclude, receipt: None, until, extras: draft.extras.clone() };
+        let unit = Unit::Owned(draft.frame.clone());
+        match self.homes.publish(topic, unit, delivery, Sender::Nobody, self.now) {
+            Published::Taken => true,
+            Published::Held => {
+                self.stats().messages_held.add(1);
+                true
+            }
+            Published::TooLate | Published::TooManyTopics => false,
         }
     }
 
-    fn schedule(&mut self, post: Post, when: When) -> Outcome {
-        let Post { topic, frame, payload_len, exclude, extras } = post;
-        let topic = topic.expect("a message to schedule has a topic");
+    fn schedule(&mut self, topic: TopicName, draft: Draft, when: When) -> Outcome {
+        let Draft { frame, payload_len, exclude, extras } = draft;
         self.check_len(&topic, payload_len)?;
         let now = self.homes.time();
-        let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX >> 1);
-        let (at, every) = match when {
-            // Its time has begun with a part of a millisecond: no message comes early.
-            When::Once(Delay::For(delay)) => (UnixTime(now.0.saturating_add(millis(delay) + 1)), None),
-            When::Once(Delay::Until(at)) => (UnixTime(at), None),
-            When::Every(every) => (UnixTime(now.0.saturating_add(millis(every))), Some(every)),
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (ahead, every) = match when {
+            When::Once(Delay::For(delay)) => (millis(delay), None),
+            When::Once(Delay::Until(at)) => {
+                if now.since(UnixTime(at)) > PAST_MS_MAX {
+                    return Err(ApiError::bad_request("at lies in the past, by more than a minute"));
+                }
+                (UnixTime(at).since(now), None)
+            }
+            When::Every(every) => (millis(every), Some(every)),
         };
-        if now.since(at) > PAST_MS_MAX {
-            return Err(ApiError::bad_request("at lies in the past, by more than a minute"));
-        }
-        if at.since(now) > FUTURE_MS_MAX {
+        if ahead > FUTURE_MS_MAX {
             return Err(ApiError::bad_request("at lies more than 366 days ahead"));
         }
-        let delivery = Delivery { exclude, receipt: None, extras: Some(extras) };
+        // Its first millisecond has begun already: no message comes early.
+        let at = UnixTime(now.0 + ahead + 1);
+        let delivery = Delivery { exclude, extras, ..Delivery::default() };
         let added = self.schedules.add(None, topic, Content::Unit(frame), delivery, at, every);
-        let number = added.map_err(|_| ApiError::TOO_MANY_SCHEDULES)?;
-        Ok(Reply::Scheduled { id: ScheduleId { worker: self.id, number }.to_string() })
+        let id = added.map_err(|_| ApiError::TOO_MANY_SCHEDULES)?;
+        Ok(Reply::Scheduled { id })
     }
 
     fn scheduled(&self) -> Vec<Scheduled> {
-        let list = self.schedules.iter().map(|(number, scheduled)| Scheduled {
-            id: ScheduleId { worker: self.id, number }.to_string(),
+        let list = self.schedules.iter().map(|(id, scheduled)| Scheduled {
+            id,
             name: scheduled.name.as_deref().map(str::to_owned),
             channel: scheduled.topic.as_str().to_owned(),
             at: scheduled.at.0,
@@ -412,7 +499,7 @@ impl<D: Driver> Worker<D> {
         if self.schedules.next_at().is_none_or(|at| at > now) {
             return;
         }
-        let mut left = TOPICS_PER_TURN;
+        let mut left = ACTS_PER_TURN;
         while left > 0
             && let Some(due) = self.schedules.take_due(now)
         {
@@ -425,13 +512,14 @@ impl<D: Driver> Worker<D> {
             let published =
                 self.homes.publish(&topic, Unit::Owned(unit), delivery, Sender::Schedule(number), self.now);
             match published {
-                Published::Taken | Published::TooLate => {}
                 Published::Held => {
                     self.stats().messages_held.add(1);
-                    self.schedules.set_waiting(number, true);
+                    continue;
                 }
                 Published::TooManyTopics => self.stats().count(Family::Refused, "too_many_topics"),
+                Published::Taken | Published::TooLate => {}
             }
+            self.schedules.published(number);
         }
     }
 }

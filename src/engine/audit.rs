@@ -99,7 +99,13 @@ impl<D: Driver> Worker<D> {
             let gathers = self.connections.warm(slot).last_gathered != NONE;
             must!(!gathers || listed, "{slot} has gathered, and nobody will send");
             let subscribes = self.lanes.list(self.connections.first_subscription(slot)).take(2).count();
-            must!(several == (subscribes > 1), "{slot} has several topics: {several}, it has {subscribes}");
+            let is_of_several = subscribes > 1 || self.connections.positions(slot).is_some();
+            must!(several == is_of_several, "{slot} has several topics: {several}, it has {subscribes}");
+            let replays = self.connections.positions(slot).is_some_and(|positions| positions.replays());
+            must!(
+                !replays || phase == Phase::Opening || queued > 0,
+                "{slot} has replays, and nobody will send"
+            );
             let hot = self.connections.hot(slot);
             must!(own <= bound, "{slot} has {own} bytes of its own waiting, {bound} are allowed");
             must!(hot.outgoing.is_none() || queued > 0, "{slot} has an empty queue");

@@ -1,7 +1,7 @@
 //! How connections end: close handshakes (RFC 6455 section 7), ends without one, and the drain.
 
 use super::{
-    connections::{Flag, Phase},
+    connections::{Flag, Phase, Transport},
     driver::{Driver, End},
     farewell::{Farewell, Why},
     lanes::NONE,
@@ -27,7 +27,8 @@ pub struct Draining {
 
 impl<D: Driver> Worker<D> {
     /// Closes a connection with a close frame. What waits for it leaves before, what it subscribes to does
-    /// not. Before the upgrade there is nobody to send a frame to, and the connection is reset.
+    /// not. An event stream just ends, behind a whole event. Before the upgrade there is nobody to send a frame to, and the
+    /// connection is reset.
     pub(super) fn close(&mut self, slot: u32, code: CloseCode, reason: &str, why: Why) {
         match self.connections.phase(slot) {
             Phase::Free | Phase::Closing | Phase::Finishing => return,
@@ -38,10 +39,15 @@ impl<D: Driver> Worker<D> {
             Phase::Open => {}
         }
         self.drop_subscriptions(slot);
-        self.queue(slot, &close_frame(code, reason));
         let farewell = Farewell { why, code, reason: reason.to_owned(), clean: false, at: self.now };
         self.connections.extra(slot).farewell = Some(farewell);
-        self.connections.hot(slot).phase = Phase::Closing;
+        match self.connections.transport(slot) {
+            Transport::WebSocket => {
+                self.queue(slot, &close_frame(code, reason));
+                self.connections.hot(slot).phase = Phase::Closing;
+            }
+            Transport::EventStream => self.finish(slot),
+        }
         // What was kept while the connection was held back is read again, for the answer behind it.
         self.resumed.push(slot);
         let slow = why == Why::SlowConsumer;
@@ -124,14 +130,17 @@ impl<D: Driver> Worker<D> {
         let close = self.shared.settings.close;
         let slow = self.connections.hot(slot).is(Flag::Slow);
         let since = self.connections.warm(slot).extra.as_ref()?.farewell.as_ref()?.at;
-        let limit = if slow
-            && self.connections.phase(slot) == Phase::Closing
-            && self.connections.hot(slot).outgoing.is_some()
-        {
+        let last_words = self.connections.phase(slot) == Phase::Closing
+            || self.connections.transport(slot) == Transport::EventStream;
+        let limit = if slow && last_words && self.connections.hot(slot).outgoing.is_some() {
             SLOW_CLOSE
         } else {
             close
         };
+        let takes =
+            self.connections.phase(slot) == Phase::Finishing && self.connections.hot(slot).is(Flag::Blocked);
+        // Whoever takes an answer that is longer than its socket's buffer has all its time again with each part.
+        let since = if takes { since.max(self.connections.warm(slot).progress_at) } else { since };
         let passed = self.now.since(since);
         if passed < limit {
             return Some(limit - passed);
@@ -186,6 +195,7 @@ impl<D: Driver> Worker<D> {
         self.connections.hot(slot).clear(Flag::Several);
         if let Some(extra) = &mut self.connections.warm(slot).extra {
             extra.pending = 0;
+            extra.positions = None;
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    connections::{Flag, Phase},
+    connections::{Flag, Phase, Transport},
     driver::{Driver, End},
     farewell::Why,
     mail::{Caller, Control},
@@ -21,7 +21,7 @@ use crate::{
         name::TopicName,
     },
     protocol::ws::{CloseCode, Frame, OpCode, control_frame},
-    session::{Audience, Error, Message, Sink, State, api::plan, frame_of, kept},
+    session::{Audience, Error, Message, Sink, State, api::plan, dialect::sse, event_of, frame_of, kept},
 };
 
 /// How a session ends its own connection.
@@ -111,7 +111,7 @@ impl<D: Driver> Worker<D> {
             self.stats().messages_late.add(1);
             self.release(sender, bytes);
             if let Some(receipt) = receipt {
-                self.receipted(Receipted { receipt, outcome: Err(NotPublished::TooLate) });
+                self.receipted(Receipted { receipt, outcome: Err(NotPublished::TooLate), reports: 0 });
             }
         }
     }
@@ -148,18 +148,22 @@ impl<D: Driver> Worker<D> {
                 Error::MessageTooLong => NotPublished::TooLong,
                 _ => NotPublished::TooManyTopics,
             };
-            self.receipted(Receipted { receipt, outcome: Err(why) });
+            self.receipted(Receipted { receipt, outcome: Err(why), reports: 0 });
         }
     }
 
     /// What became of a message of one of this worker's connections.
     pub(super) fn receipted(&mut self, receipted: Receipted) {
-        let Receipted { receipt: Receipt { connection, number }, outcome } = receipted;
+        let Receipted { receipt: Receipt { connection, number }, outcome, reports } = receipted;
         if !self.connections.is_current(connection) {
             return;
         }
         match self.connections.phase(connection.slot) {
-            Phase::Head => self.errand_done(Caller { connection, number }, plan::published(outcome)),
+            Phase::Head => {
+                let caller = Caller { connection, number };
+                self.expect_reports(caller, reports);
+                self.errand_done(caller, plan::published(outcome));
+            }
             Phase::Open => {
                 // No message of a session has a time after which it is dropped.
                 let outcome = outcome.map(|Place { epoch, offset }| (epoch, offset));
@@ -188,8 +192,21 @@ impl<D: Driver> Worker<D> {
     }
 }
 
+impl<D: Driver> Commands<'_, D> {
+    /// A client that goes on being sent to although it takes nothing is closed.
+    fn close_if_in_vain(&mut self) {
+        if self.worker.sends_in_vain(self.slot) {
+            self.close(CloseCode::TRY_AGAIN_LATER, "too slow: replies wait");
+        }
+    }
+}
+
 impl<D: Driver> Sink for Commands<'_, D> {
     fn send(&mut self, message: Message<'_>) {
+        if self.worker.connections.transport(self.slot) == Transport::EventStream {
+            self.send_block(&event_of(&message));
+            return;
+        }
         let frame = frame_of(message);
         match self.worker.connections.phase(self.slot) {
             Phase::Opening => {
@@ -200,9 +217,22 @@ impl<D: Driver> Sink for Commands<'_, D> {
                     Frame::Borrowed(bytes) => self.worker.queue(self.slot, bytes),
                     Frame::Owned(bytes) => self.worker.queue_kept(self.slot, bytes),
                 }
-                if self.worker.sends_in_vain(self.slot) {
-                    self.close(CloseCode::TRY_AGAIN_LATER, "too slow: replies wait");
-                }
+                self.close_if_in_vain();
+            }
+            _ => return,
+        }
+        self.worker.stats().messages_sent.add(1);
+    }
+
+    fn send_block(&mut self, block: &[u8]) {
+        if self.worker.connections.transport(self.slot) != Transport::EventStream {
+            return;
+        }
+        match self.worker.connections.phase(self.slot) {
+            Phase::Opening => self.worker.connections.extra(self.slot).response.push(block),
+            Phase::Open => {
+                self.worker.queue(self.slot, block);
+                self.close_if_in_vain();
             }
             _ => return,
         }
@@ -221,7 +251,7 @@ impl<D: Driver> Sink for Commands<'_, D> {
             frame @ Frame::Owned(_) => Unit::Owned(kept(frame)),
         };
         let exclude = (to == Audience::Others).then_some(id);
-        self.worker.publish(topic, unit, Delivery { exclude, receipt, extras: None }, id);
+        self.worker.publish(topic, unit, Delivery { exclude, receipt, ..Delivery::default() }, id);
     }
 
     fn subscribe(&mut self, topic: &TopicName) -> TopicName {
@@ -249,9 +279,13 @@ impl<D: Driver> Sink for Commands<'_, D> {
     fn ping(&mut self, payload: &[u8]) {
         let payload = &payload[..payload.len().min(crate::protocol::ws::CONTROL_PAYLOAD_MAX)];
         let frame = control_frame(OpCode::Ping, payload);
+        let bytes = match self.worker.connections.transport(self.slot) {
+            Transport::WebSocket => &frame[..],
+            Transport::EventStream => sse::HEARTBEAT,
+        };
         match self.worker.connections.phase(self.slot) {
-            Phase::Opening => self.worker.connections.extra(self.slot).response.push(&frame),
-            Phase::Open => self.worker.queue(self.slot, &frame),
+            Phase::Opening => self.worker.connections.extra(self.slot).response.push(bytes),
+            Phase::Open => self.worker.queue(self.slot, bytes),
             _ => return,
         }
         self.worker.stats().pings_sent.add(1);

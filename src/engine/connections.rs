@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use slab::Slab;
 
-use super::{farewell::Farewell, lanes::NONE, outgoing::Outgoing};
+use super::{farewell::Farewell, lanes::NONE, outgoing::Outgoing, streams::Positions};
 use crate::{
     broker::ids::{ConnectionId, Tick, WorkerId},
     protocol::{
@@ -31,12 +31,21 @@ pub enum Phase {
     Head,
     /// The upgrade is valid; its session's subscriptions are being made.
     Opening,
-    /// WebSocket.
+    /// A WebSocket, or an event stream: see [`Transport`].
     Open,
     /// Our close frame was queued; the client's is awaited.
     Closing,
     /// All is said: what is queued leaves, then the end of the stream, and the peer's end is awaited.
     Finishing,
+}
+
+/// What a connection speaks once it is open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// Frames, both ways (RFC 6455).
+    WebSocket,
+    /// A response that goes on until the connection ends; nothing comes back.
+    EventStream,
 }
 
 /// Things that are true of a connection for a while.
@@ -67,7 +76,7 @@ pub enum Flag {
     Stalled = 1 << 10,
     /// A send of it was queued and its outcome is not known.
     InFlight = 1 << 11,
-    /// It subscribes to more than one topic: what it gets is gathered.
+    /// It subscribes to more than one topic, or its stream did when it began: what it gets is gathered.
     Several = 1 << 12,
     /// In the list of those that something is gathered for.
     ListedGathered = 1 << 13,
@@ -86,6 +95,8 @@ pub struct Hot {
     flags: u16,
     /// Where it stands.
     pub phase: Phase,
+    /// What it speaks. Only meaningful from [`Phase::Opening`] on.
+    pub transport: Transport,
 }
 
 impl Hot {
@@ -165,6 +176,10 @@ pub struct Extra {
     pub timer: Option<Tick>,
     /// How the connection ends.
     pub farewell: Option<Farewell>,
+    /// Where a stream of several topics stands.
+    pub positions: Option<Box<Positions>>,
+    /// Bytes that came on an event stream, and were for nobody.
+    pub ignored: usize,
 }
 
 /// A request, and what of its body has come.
@@ -183,8 +198,10 @@ pub struct Calling {
     pub request: Request,
     /// What is done for it.
     pub plan: Plan,
-    /// Bytes of its body, which lives as long.
-    pub body_len: usize,
+    /// Bytes of its body, which lives as long, of its messages, and of what its answer has become.
+    pub bytes: usize,
+    /// In the list of those that can go on.
+    pub listed: bool,
 }
 
 /// Questions for some of the past that one connection may have under way; with so many it is not read.
@@ -207,6 +224,8 @@ impl Extra {
             && self.response.is_empty()
             && self.timer.is_none()
             && self.farewell.is_none()
+            && self.positions.is_none()
+            && self.ignored == 0
     }
 }
 
@@ -274,12 +293,19 @@ impl Connections {
             Some(slot) => {
                 let hot = &mut self.hot[slot as usize];
                 hot.phase = Phase::Head;
+                hot.transport = Transport::WebSocket;
                 hot.flags = 0;
                 self.warm[slot as usize] = warm;
                 slot
             }
             None => {
-                self.hot.push(Hot { outgoing: None, flags: 0, generation: 0, phase: Phase::Head });
+                self.hot.push(Hot {
+                    outgoing: None,
+                    flags: 0,
+                    generation: 0,
+                    phase: Phase::Head,
+                    transport: Transport::WebSocket,
+                });
                 self.warm.push(warm);
                 self.slots() - 1
             }
@@ -323,6 +349,16 @@ impl Connections {
     /// Where a connection stands.
     pub fn phase(&self, slot: u32) -> Phase {
         self.hot.get(slot as usize).map_or(Phase::Free, |hot| hot.phase)
+    }
+
+    /// What a connection speaks.
+    pub fn transport(&self, slot: u32) -> Transport {
+        self.hot[slot as usize].transport
+    }
+
+    /// Where a stream of several topics stands; `None` for all other connections.
+    pub fn positions(&mut self, slot: u32) -> Option<&mut Box<Positions>> {
+        self.warm[slot as usize].extra.as_mut()?.positions.as_mut()
     }
 
     /// The box for what few connections have; made if need be.

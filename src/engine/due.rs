@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    connections::{Flag, Phase},
+    connections::{Flag, Phase, Transport},
     driver::{Driver, End},
     farewell::{Farewell, Why},
     worker::Worker,
@@ -14,6 +14,7 @@ use crate::{
         http::Refusal,
         ws::{CloseCode, OpCode, control_frame},
     },
+    session::dialect::sse,
 };
 
 /// Pings that leave together at most, if they are spread evenly: so many connections are looked at in one tick.
@@ -85,6 +86,12 @@ impl<D: Driver> Worker<D> {
             // It waits for us.
             return Some(handshake);
         }
+        if self.connections.hot(slot).is(Flag::Blocked) {
+            // It has not taken the last answer yet.
+            return self.look_at_blocked(slot);
+        }
+        let warm = self.connections.warm(slot);
+        let extra = warm.extra.as_ref();
         // A body is as long as a message, and has as long.
         let in_body = extra.is_some_and(|extra| extra.collecting.is_some());
         let begun = in_body || extra.is_some_and(|extra| !extra.head.is_empty());
@@ -113,6 +120,17 @@ impl<D: Driver> Worker<D> {
         None
     }
 
+    /// Ticks until a socket that refuses bytes has refused them for too long. `None`: it has, and the connection was ended.
+    pub(super) fn look_at_blocked(&mut self, slot: u32) -> Option<u32> {
+        let since = self.connections.warm(slot).progress_at;
+        let left = self.shared.settings.write.saturating_sub(self.now.since(since));
+        if left == 0 {
+            self.end(slot, End::Reset, Why::WriteTimeout);
+            return None;
+        }
+        Some(left)
+    }
+
     fn look_at_open(&mut self, slot: u32) -> Option<u32> {
         let (now, held) = (self.now, self.is_held(slot));
         let shared = Arc::clone(&self.shared);
@@ -122,12 +140,7 @@ impl<D: Driver> Worker<D> {
         let left = |since: Tick, limit: u32| limit.saturating_sub(now.since(since));
 
         if self.connections.hot(slot).is(Flag::Blocked) {
-            let left = left(self.connections.warm(slot).progress_at, settings.write);
-            if left == 0 {
-                self.end(slot, End::Reset, Why::WriteTimeout);
-                return None;
-            }
-            next = next.min(left);
+            next = next.min(self.look_at_blocked(slot)?);
         }
         if self.connections.warm(slot).reader.message_started() && !held {
             let left = left(self.connections.warm(slot).began_at, settings.message);
@@ -137,7 +150,9 @@ impl<D: Driver> Worker<D> {
             }
             next = next.min(left);
         }
-        if let Some(idle) = settings.idle.filter(|_| !held) {
+        // Nothing is expected of a stream's client.
+        let is_stream = self.connections.transport(slot) == Transport::EventStream;
+        if let Some(idle) = settings.idle.filter(|_| !held && !is_stream) {
             let left = left(self.connections.warm(slot).message_at, idle);
             if left == 0 {
                 self.close(slot, CloseCode::NORMAL, "no message for too long", Why::IdleTimeout);
@@ -159,9 +174,28 @@ impl<D: Driver> Worker<D> {
             }
         }
         if let Some(ping) = settings.ping {
-            next = next.min(self.look_at_ping(slot, ping, settings.pong)?);
+            next = next.min(match is_stream {
+                true => self.look_at_heartbeat(slot, ping),
+                false => self.look_at_ping(slot, ping, settings.pong)?,
+            });
         }
         (next != u32::MAX).then_some(next)
+    }
+
+    /// Ticks until the next heartbeat of a stream is due. They come at the ping interval, whatever else is sent: so whoever
+    /// has gone finds out at the next one, or at the one after that. There is no answer to wait for.
+    fn look_at_heartbeat(&mut self, slot: u32, interval: u32) -> u32 {
+        let now = self.now;
+        let due = self.beat.after(self.connections.warm(slot).received_at, interval);
+        if now < due {
+            return due.since(now);
+        }
+        self.connections.warm(slot).received_at = now;
+        if self.connections.hot(slot).outgoing.is_none() {
+            self.stats().pings_sent.add(1);
+            self.queue(slot, sse::HEARTBEAT);
+        }
+        self.beat.after(now, interval).since(now).max(1)
     }
 
     /// Ticks until the connection's ping or pong is due. Any byte received counts as life. `None`: the

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    connections::{Collecting, Flag, Phase},
+    connections::{Collecting, Flag, Phase, Transport},
     driver::Driver,
     farewell::Why,
     outgoing::Outgoing,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     protocol::{
-        http::{BodyReader, CONTINUE, Refusal, Request, Response, Version, parse_request},
+        http::{BodyReader, CONTINUE, Method, Refusal, Request, Response, Version, parse_request},
         ws::{CloseCode, Event, Inbox, OpCode, ProtocolError, Reader, control_frame},
     },
     session::{Answer, Context, Error, Failure, Handshake, Route, Session},
@@ -42,7 +42,10 @@ impl<D: Driver> Worker<D> {
             self.feed_head(slot, &mut inbox);
         }
         match self.connections.phase(slot) {
-            Phase::Open | Phase::Closing => self.feed_frames(slot, &mut inbox),
+            Phase::Open | Phase::Closing => match self.connections.transport(slot) {
+                Transport::WebSocket => self.feed_frames(slot, &mut inbox),
+                Transport::EventStream => self.ignore(slot, inbox.remaining().len()),
+            },
             Phase::Opening if !inbox.is_empty() => self.connections.extra(slot).unread = inbox.rest(),
             _ => {}
         }
@@ -256,7 +259,17 @@ impl<D: Driver> Worker<D> {
             Route::Refuse(refusal) => self.refuse(slot, refusal, Some(&request)),
             Route::Upgrade { session, response, subprotocol } => {
                 let handshake = Handshake { request: &request, address, subprotocol: subprotocol.as_deref() };
-                self.open(slot, session, &response, &handshake);
+                self.open(slot, session, Transport::WebSocket, &response, &handshake);
+            }
+            Route::Stream { response, .. } if request.method == Method::Head => {
+                self.stats().requests.add(1);
+                self.queue(slot, &response.encode_until_close());
+                self.finish(slot);
+            }
+            Route::Stream { session, response } => {
+                let handshake = Handshake { request: &request, address, subprotocol: None };
+                let head = response.encode_until_close();
+                self.open(slot, session, Transport::EventStream, &head, &handshake);
             }
             Route::Body => match BodyReader::new(request.framing(), self.shared.settings.body_bytes_max) {
                 Ok(body) => self.begin_body(slot, Box::new(Collecting { request, body }), bytes),
@@ -349,8 +362,16 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn open(&mut self, slot: u32, mut session: Box<dyn Session>, response: &[u8], handshake: &Handshake<'_>) {
-        self.connections.hot(slot).phase = Phase::Opening;
+    fn open(
+        &mut self,
+        slot: u32,
+        mut session: Box<dyn Session>,
+        transport: Transport,
+        response: &[u8],
+        handshake: &Handshake<'_>,
+    ) {
+        let hot = self.connections.hot(slot);
+        (hot.phase, hot.transport) = (Phase::Opening, transport);
         // What the session sends while it opens goes behind the response.
         self.connections.extra(slot).response.push(response);
         let mut commands = self.commands(slot);
@@ -393,12 +414,16 @@ impl<D: Driver> Worker<D> {
             return;
         }
         self.seat_all(slot);
+        self.send_welcomes(slot);
         let extra = self.connections.extra(slot);
         let response = std::mem::take(&mut extra.response);
         let unread = !extra.unread.is_empty();
         self.queue_all(slot, response);
         self.connections.tidy(slot);
-        self.stats().upgrades.add(1);
+        match self.connections.transport(slot) {
+            Transport::WebSocket => self.stats().upgrades.add(1),
+            Transport::EventStream => self.stats().streams.add(1),
+        }
         self.connections.hot(slot).phase = Phase::Open;
         if !self.connections.hot(slot).is(Flag::Blocked) {
             self.rejoin(slot);
@@ -433,9 +458,8 @@ impl<D: Driver> Worker<D> {
     pub(super) fn answer(&mut self, slot: u32, response: &Response, request: Option<&Request>, close: bool) {
         self.stats().requests.add(1);
         let version = request.map_or(Version::Http11, |request| request.version);
-        let head_only = request.is_some_and(|request| request.method == crate::protocol::http::Method::Head);
-        let bytes = response.encode(version, close, head_only);
-        self.queue(slot, &bytes);
+        let head_only = request.is_some_and(|request| request.method == Method::Head);
+        self.queue_kept(slot, response.encode(version, close, head_only).into());
         if close {
             self.finish(slot);
         } else {

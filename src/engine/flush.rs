@@ -7,7 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
-    connections::{Flag, Phase},
+    connections::{Flag, Phase, Transport},
     driver::{Driver, End, Sent},
     farewell::Why,
     lanes::NONE,
@@ -186,6 +186,9 @@ impl<D: Driver> Worker<D> {
             outgoing.sent(taken);
             if outgoing.is_empty() {
                 hot.outgoing = None;
+                if hot.transport == Transport::EventStream {
+                    self.refill(slot);
+                }
             }
         }
         let len = self.connections.outgoing_len(slot);

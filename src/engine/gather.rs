@@ -4,13 +4,15 @@
 //! A visit of the sweep puts the subscription behind those that its connection has gathered already. Once all lanes
 //! that were dirty when the first was gathered have been gone through, the connections are sent to, oldest first. Laps
 //! go on meanwhile, but a lane's floor says what has left and not what was gathered.
+//!
+//! Event streams of several topics are gathered in the same way; what they are sent is in `streams`.
 
 use std::{collections::VecDeque, io::IoSlice};
 
 use smallvec::SmallVec;
 
 use super::{
-    connections::{Flag, Hot},
+    connections::{Flag, Hot, Transport},
     driver::{Driver, End, Sent},
     farewell::Why,
     lanes::{NONE, link_gathered, low},
@@ -97,6 +99,12 @@ impl<D: Driver> Worker<D> {
         let free = self.connections.hot(slot).outgoing.is_none() || self.flush_own(slot);
         if !free || self.connections.hot(slot).is(Flag::Blocked) {
             self.demote_gathered(slot);
+            return;
+        }
+        if self.connections.transport(slot) == Transport::EventStream
+            && self.connections.positions(slot).is_some()
+        {
+            self.send_events(slot);
             return;
         }
         let mut shares = self.shares(slot);
@@ -198,7 +206,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A subscription that was sent to stays gathered if more lies before it, and it is still swept.
-    fn go_on(&mut self, slot: u32, key: u32) {
+    pub(super) fn go_on(&mut self, slot: u32, key: u32) {
         let Some(subscription) = self.lanes.subscriptions.get(key as usize) else { return };
         let (lane, seat) = (subscription.lane, subscription.seat);
         let record = self.lanes.at(lane);
@@ -211,14 +219,14 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn list_if_gathered(&mut self, slot: u32) {
+    pub(super) fn list_if_gathered(&mut self, slot: u32) {
         if self.connections.warm(slot).last_gathered != NONE {
             self.gathered.list(slot, self.connections.hot(slot), self.dirty.len());
         }
     }
 
     /// **Backpressure**: the socket takes nothing now. What is gathered for it leaves the swept parts of its lanes.
-    fn demote_gathered(&mut self, slot: u32) {
+    pub(super) fn demote_gathered(&mut self, slot: u32) {
         while let Some((key, lane, seat)) =
             self.lanes.take_gathered(&mut self.connections.warm(slot).last_gathered)
         {

@@ -320,6 +320,11 @@ impl Lanes {
         self.recovering.contains_key(&key)
     }
 
+    /// Whether a subscription has its place in the log.
+    pub fn is_seated(&self, key: u32) -> bool {
+        self.subscriptions[key as usize].seat.is_some()
+    }
+
     /// Seats a subscription that gets all from the lane's head on.
     pub fn seat_at_head(&mut self, key: u32) {
         let head = self.records[self.subscriptions[key as usize].lane as usize].lane.view.head();

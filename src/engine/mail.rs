@@ -4,7 +4,7 @@
 //! - *state* (heads, floors): the newest replaces what was not taken yet, so it can't overflow;
 //! - *requests* (messages for a topic whose home is elsewhere): limited by credits, see `outbox`;
 //! - *control* (join, leave, recover, refused), answers and sockets: at most one of each per lane, subscription or
-//!   connection.
+//!   connection; of the server API's errands so many as a call may have under way.
 
 use std::{collections::HashMap, net::SocketAddr};
 
@@ -26,7 +26,10 @@ use crate::{
 /// size always may.
 pub const MAIL_BYTES_MAX: usize = 1 << 20;
 
-/// News of subscriptions between a worker and a topic's home, in order.
+/// Room for so much control is kept from one batch to the next.
+const CONTROL_KEPT: usize = 4096;
+
+/// News between a worker and a topic's home, and errands of the server API, in order.
 #[derive(Clone, Debug)]
 pub enum Control {
     /// The worker has subscriptions now, to the topic in this encoding.
@@ -230,6 +233,7 @@ impl<S> Batch<S> {
     /// Empties it for reuse. Room for an unusual burst of bytes is given back.
     pub fn clear(&mut self) {
         self.control.clear();
+        self.control.shrink_to(CONTROL_KEPT);
         self.heads.clear();
         self.head_of.clear();
         self.floors.clear();

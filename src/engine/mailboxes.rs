@@ -268,7 +268,7 @@ mod tests {
             from: head,
             head,
             extents: smallvec::SmallVec::new(),
-            excepts: Vec::new(),
+            notes: Vec::new(),
             hurried: false,
         }
     }

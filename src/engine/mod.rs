@@ -12,6 +12,7 @@
 //! | `subscribe`, `lanes` | subscriptions and their hand-over to the log |
 //! | `sweep` | the ring sweep; **backpressure**: what a refused send leads to |
 //! | `gather` | connections with several topics: what is new leaves in one send |
+//! | `streams` | event streams: what a client that only listens is sent, and the ids of those with several topics |
 //! | `slow` | **slow consumers**: the policies, and what is kept of a log |
 //! | `interval` | least times between deliveries |
 //! | `flush`, `outgoing` | a connection's own queue |
@@ -52,9 +53,11 @@ mod outgoing;
 pub mod outside;
 mod post;
 mod read;
+mod reports;
 pub mod shared;
 mod slow;
 pub mod stats;
+mod streams;
 mod subscribe;
 mod sweep;
 mod sync;

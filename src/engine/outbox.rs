@@ -68,7 +68,7 @@ impl<S> Outbox<S> {
             self.send(topic.clone(), unit, delivery, sender);
             return Requested::Taken;
         }
-        self.timed += usize::from(delivery.until().is_some());
+        self.timed += usize::from(delivery.until.is_some());
         self.waiting.push_back(Waiting { topic: topic.clone(), unit: unit.into_owned(), delivery, sender });
         Requested::Held
     }
@@ -80,7 +80,7 @@ impl<S> Outbox<S> {
         while self.has_credit()
             && let Some(waiting) = self.waiting.pop_front()
         {
-            self.timed -= usize::from(waiting.delivery.until().is_some());
+            self.timed -= usize::from(waiting.delivery.until.is_some());
             released(waiting.sender, waiting.unit.len());
             self.send(waiting.topic, Unit::Owned(waiting.unit), waiting.delivery, waiting.sender);
         }
@@ -92,7 +92,7 @@ impl<S> Outbox<S> {
             return;
         }
         self.waiting.retain(|waiting| {
-            let is_late = waiting.delivery.until().is_some_and(|until| until <= now);
+            let is_late = waiting.delivery.is_late(now);
             if is_late {
                 self.timed -= 1;
                 dropped(waiting.sender, waiting.unit.len(), &waiting.delivery);

@@ -31,10 +31,6 @@ impl<D: Driver> Worker<D> {
             self.mail = mail;
         }
         self.take_orders();
-        if !self.errands.is_empty() {
-            self.go_on_with_errands();
-        }
-        self.publish_due();
         if !self.refused.is_empty() {
             std::mem::take(&mut self.refused).into_iter().for_each(|lane| self.lane_refused(lane));
         }
@@ -158,7 +154,8 @@ impl<D: Driver> Worker<D> {
                 Sender::Connection(connection, bytes) => self.release(connection, bytes),
                 Sender::Worker(worker, bytes) => self.give_credit(worker, bytes),
                 Sender::Outside(bytes) => self.orders.account.give_back(Credits { messages: 1, bytes }),
-                Sender::Schedule(number) => self.schedules.set_waiting(number, false),
+                Sender::Schedule(number) => self.schedules.published(number),
+                Sender::Nobody => {}
             }
         }
     }

@@ -83,6 +83,8 @@ pub struct Settings {
     pub idempotency: u32,
     /// Schedules on each worker.
     pub schedules_max: usize,
+    /// Bytes of all of them.
+    pub schedule_bytes_max: usize,
     /// Topics that one connection subscribes to.
     pub subscriptions_max: usize,
     /// What holds for each topic.
@@ -91,8 +93,8 @@ pub struct Settings {
     pub encoder: SharedEncoder,
     /// Wall-clock time at the drivers' beginning.
     pub began: UnixTime,
-    /// What tells this start of the server from others.
-    pub uid: Arc<str>,
+    /// What tells this start of the server from others; no secret follows from it.
+    pub run: u64,
     /// What the server publishes by itself.
     pub schedules: Arc<[Schedule]>,
     /// All hashes and epochs depend on it.
@@ -129,11 +131,12 @@ impl Settings {
             idempotency_keys_max: config.max_idempotency_keys,
             idempotency: Tick::span(config.idempotency_time),
             schedules_max: config.max_schedules,
+            schedule_bytes_max: config.schedule_bytes_max,
             subscriptions_max: config.max_subscriptions,
             rules: Arc::new(config.rules()),
             encoder: Arc::new(Dialects),
             began: UnixTime::default(),
-            uid: Arc::from(""),
+            run: 0,
             schedules: config.schedules.as_slice().into(),
             seed,
         }
@@ -154,6 +157,8 @@ pub struct Shared<S> {
     pub topics: Arc<Gauge>,
     /// Bytes of all logs.
     pub logs: Arc<Gauge>,
+    /// Bytes of all messages that wait for their time.
+    pub(super) schedules: Arc<Gauge>,
     /// Bytes of all half-received messages, and of those that wait for room or credit.
     pub assemblies: AtomicUsize,
     /// Connections of each worker, those on their way to it included.
@@ -179,6 +184,7 @@ impl<S> Shared<S> {
             addresses: Addresses::new(settings.connections_per_address_max),
             post: Post::new(wakes, settings.mail_len_max),
             trimmer: Arc::default(),
+            schedules: Gauge::new(settings.schedule_bytes_max),
             settings,
             router,
             stats,

@@ -10,6 +10,7 @@ use super::{
     driver::{Driver, End},
     farewell::Why,
     lanes::low,
+    reports::Missed,
     worker::Worker,
 };
 use crate::{
@@ -143,6 +144,9 @@ impl<D: Driver> Worker<D> {
         if self.connections.hot(slot).outgoing.as_ref().is_some_and(|outgoing| outgoing.keeps_extent()) {
             return true;
         }
+        if self.connections.positions(slot).is_some_and(|positions| positions.replays()) {
+            return true;
+        }
         let subscriptions: SmallVec<[u32; 4]> =
             self.lanes.list(self.connections.first_subscription(slot)).collect();
         subscriptions.into_iter().any(|subscription| {
@@ -165,6 +169,11 @@ impl<D: Driver> Worker<D> {
             self.lanes.holes.remove(&subscription);
             if missed > 0 {
                 self.tell_skipped(connection, lane, missed);
+            }
+            if !self.watches.is_empty() {
+                let record = self.lanes.at(lane);
+                let (from, to) = (record.lane.entry(seat).position, record.lane.view.head().position);
+                self.note_missed(lane, connection, from, Some(to), Missed::Skipped);
             }
             let record = self.lanes.at(lane);
             let head = record.lane.view.head();
@@ -203,11 +212,15 @@ impl<D: Driver> Worker<D> {
             return;
         }
         let passed = low(newest).wrapping_sub(entry.offset_low);
+        let (slot, from) = (entry.connection, entry.position);
         (entry.position, entry.offset_low) = (newest.position, low(newest));
         let (holes, subscription) = (entry.holes, entry.subscription);
         let own = if holes { self.lanes.messages_left_out(subscription, newest.position) } else { 0 };
         self.stats().deliveries_left_out.add(u64::from(own));
         self.stats().deliveries_conflated.add(u64::from(passed - own));
+        if !self.watches.is_empty() {
+            self.note_missed(lane, slot, from, Some(newest.position), Missed::Conflated);
+        }
     }
 
     /// A range of a log that one subscription must not get. There is at most one per message of the lag bound;

@@ -7,22 +7,24 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    connections::{Flag, Phase},
+    connections::{Flag, Phase, Transport},
     driver::Driver,
     lanes::{NONE, Subscription},
     mail::{Asker, Control, Recover, Recovered},
+    reports::Missed,
+    streams::Positions,
     worker::Worker,
 };
 use crate::{
     broker::{
         encoding::Encoding,
-        home::{Head, Replay, Start},
+        home::{Head, Note, Replay, Start},
         ids::{Key, Tick},
         lane::Seat,
         name::TopicName,
     },
     protocol::http::Refusal,
-    session::{Error, Subscribed},
+    session::{Error, Subscribed, dialect::Since},
 };
 
 /// A lane that was quiet for this long lets go of its segments.
@@ -37,6 +39,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 impl<D: Driver> Worker<D> {
     /// Subscribes a connection; gives the shared form of the name.
     pub(super) fn subscribe(&mut self, slot: u32, topic: &TopicName) -> TopicName {
+        if self.connections.transport(slot) == Transport::EventStream {
+            // It can't be sent frames.
+            return topic.clone();
+        }
         let (lane, subscription) = self.seatless(slot, topic, Encoding::CANONICAL);
         let record = self.lanes.at(lane);
         let (name, known) = (record.name.clone(), record.topic.is_some());
@@ -68,6 +74,9 @@ impl<D: Driver> Worker<D> {
         let extra = self.connections.extra(slot);
         extra.pending += 1;
         extra.asked += 1;
+        if Positions::are_needed_for(encoding) {
+            extra.positions.get_or_insert_default().add(subscription);
+        }
         let ticket = self.lanes.ask(subscription);
         let asker = Asker { connection, lane: self.lanes.key(lane), subscription, ticket };
         if home == self.id {
@@ -119,7 +128,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn subscription_to(&mut self, slot: u32, topic: &TopicName) -> Option<u32> {
+    pub(super) fn subscription_to(&mut self, slot: u32, topic: &TopicName) -> Option<u32> {
         let first = self.connections.first_subscription(slot);
         self.lanes.list(first).find(|&key| self.lanes.name_of(key) == topic)
     }
@@ -139,7 +148,10 @@ impl<D: Driver> Worker<D> {
             self.connections.extra(slot).pending -= 1;
             self.connections.tidy(slot);
         }
-        if self.lanes.list(self.connections.first_subscription(slot)).nth(1).is_none() {
+        if let Some(positions) = self.connections.positions(slot) {
+            // What is left still needs the ids of all.
+            positions.end(key);
+        } else if self.lanes.list(self.connections.first_subscription(slot)).nth(1).is_none() {
             self.connections.hot(slot).clear(Flag::Several);
         }
         self.drop_subscription(slot, key);
@@ -149,6 +161,12 @@ impl<D: Driver> Worker<D> {
     pub(super) fn drop_subscription(&mut self, slot: u32, key: u32) {
         self.lanes.ungather(key, &mut self.connections.warm(slot).last_gathered);
         self.count_missed(key);
+        if !self.watches.is_empty()
+            && let Some((lane, seat)) = self.lanes.seat(key)
+        {
+            let from = self.lanes.at(lane).lane.entry(seat).position;
+            self.note_missed(lane, slot, from, None, Missed::Closed);
+        }
         let lane = self.lanes.unsubscribe(key);
         self.end_lap(lane);
         // Without any subscription a lane goes after a while.
@@ -177,8 +195,8 @@ impl<D: Driver> Worker<D> {
                     self.placed(subscription);
                 }
             }
-            for except in news.excepts {
-                self.leave_out(index, except);
+            for note in news.notes {
+                self.note_message(index, note);
             }
             self.allow_if_due(index);
             self.list_dirty(index);
@@ -186,8 +204,8 @@ impl<D: Driver> Worker<D> {
             return;
         }
         record.topic = Some(news.topic);
-        for except in news.excepts {
-            self.leave_out(index, except);
+        for note in news.notes {
+            self.note_message(index, note);
         }
         self.lanes.at(index).lane.view.apply(news.head, news.extents);
         if news.hurried {
@@ -198,6 +216,13 @@ impl<D: Driver> Worker<D> {
         }
         self.list_quiet(index);
         self.trim(index);
+    }
+
+    fn note_message(&mut self, lane: u32, note: Note) {
+        match note {
+            Note::Except(except) => self.leave_out(lane, except),
+            Note::Report(request) => self.watch(lane, request),
+        }
     }
 
     /// The topic of a subscription that waited for it is known now.
@@ -243,6 +268,9 @@ impl<D: Driver> Worker<D> {
         let Replay { epoch, behind, head, recovered, runs } = replay;
         let subscribed = Subscribed { topic: name, epoch, offset: behind, recovered };
         self.lanes.seat_behind(subscription, head);
+        if !self.watches.is_empty() {
+            self.note_seated(lane.index, head.position);
+        }
         let opening = self.connections.phase(slot) == Phase::Opening;
         self.with_session(slot, |session, context| session.subscribed(context, &subscribed));
         if !self.connections.is_current(connection) {
@@ -253,10 +281,15 @@ impl<D: Driver> Worker<D> {
             now.connection == slot && now.lane == lane.index && matches!(now.seat, Some(Seat::Behind(_)))
         };
         if self.lanes.subscriptions.get(subscription as usize).is_some_and(is_seated) {
-            if !recovered {
-                self.send_welcome(slot, lane.index);
+            if let Some(positions) = self.connections.positions(slot) {
+                let welcome = (!recovered).then_some(lane.index);
+                positions.begin(subscription, Since { epoch, offset: behind }, runs, welcome);
+            } else {
+                if !recovered {
+                    self.send_welcome(slot, lane.index);
+                }
+                runs.into_iter().for_each(|run| self.queue_shared(slot, run.bytes()));
             }
-            runs.into_iter().for_each(|run| self.queue_shared(slot, run));
         }
         if opening {
             self.opened_if_ready(slot);

@@ -327,22 +327,26 @@ impl<D: Driver> Worker<D> {
         let place = view.place(position);
         let end = place.unit_end.unwrap_or(place.unit_start);
         if let Some(unit_end) = place.unit_end {
-            let (extent, from) = view.extent_at(position);
-            let to =
-                from + usize::try_from(unit_end.position.since(position)).expect("a unit fits in memory");
-            let outgoing = self.connections.hot(before.connection).outgoing.get_or_insert_default();
-            debug_assert!(outgoing.is_empty(), "a connection's own queue leaves before its subscriptions");
-            if to - from <= REST_COPIED_BYTES {
-                outgoing.push(&extent.bytes()[from..to]);
-            } else {
-                outgoing.push_rest(extent.clone(), from, to);
-            }
+            self.queue_rest(before.connection, lane, position, unit_end.position);
         }
         let delivered = low(end).wrapping_sub(before.offset_low);
-        let entry = record.lane.entry_mut(seat);
+        let entry = self.lanes.at(lane).lane.entry_mut(seat);
         entry.position = end.position;
         entry.offset_low = low(end);
         self.stats().deliveries.add(u64::from(delivered));
+    }
+
+    /// Queues the rest of a unit that has begun to leave.
+    pub(super) fn queue_rest(&mut self, slot: u32, lane: u32, from: Position, to: Position) {
+        let (extent, start) = self.lanes.view(lane).extent_at(from);
+        let end = start + usize::try_from(to.since(from)).expect("a unit fits in memory");
+        let outgoing = self.connections.hot(slot).outgoing.get_or_insert_default();
+        debug_assert!(outgoing.is_empty(), "a connection's own queue leaves before its subscriptions");
+        if end - start <= REST_COPIED_BYTES {
+            outgoing.push(&extent.bytes()[start..end]);
+        } else {
+            outgoing.push_rest(extent.clone(), start, end);
+        }
     }
 
     /// **Backpressure**: a socket refused bytes. Its subscription leaves the swept part until the socket

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use smallvec::SmallVec;
 
 mod several_topics;
+mod streams;
 mod timeouts;
 mod topic_rules;
 
@@ -538,7 +539,7 @@ fn a_late_head_finds_nobody_where_its_lane_was() {
         from: head,
         head,
         extents,
-        excepts: Vec::new(),
+        notes: Vec::new(),
         hurried: false,
     });
     assert!(test.worker.lanes.at(new).topic.is_none());

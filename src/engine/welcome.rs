@@ -65,13 +65,25 @@ impl<D: Driver> Worker<D> {
 
     /// Queues word for a connection that has missed so many messages of a lane's, where its dialect has one.
     pub(super) fn tell_skipped(&mut self, slot: u32, lane: u32, messages: u32) {
+        let subscription = self.lanes.of_connection(self.connections.first_subscription(slot), lane);
+        if let (Some(subscription), Some(positions)) = (subscription, self.connections.positions(slot))
+            && positions.skip(subscription, messages)
+        {
+            // Its past comes first.
+            return;
+        }
+        let word = self.word_of_skipped(lane, messages);
+        if !word.is_empty() {
+            self.queue(slot, &word);
+        }
+    }
+
+    pub(super) fn word_of_skipped(&mut self, lane: u32, messages: u32) -> Vec<u8> {
         let record = self.lanes.at(lane);
         let mut word = Vec::new();
         let encoder = &self.shared.settings.encoder;
         encoder.encode_skipped(record.encoding, &record.name, messages.into(), &mut word);
-        if !word.is_empty() {
-            self.queue(slot, &word);
-        }
+        word
     }
 }
 

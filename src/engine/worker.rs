@@ -4,8 +4,9 @@
 //! wait     not at all if there is work, else until the next tenth of a second, or the end of an interval
 //! accept   a bounded number
 //! read     the ready list, a bounded number of bytes
-//! mail     what others sent, threads that are no workers included; as a home: append. Then post: floors, heads,
-//!          requests
+//! mail     what others sent, threads that are no workers included; as a home: append
+//! api      what is due by schedule; errands of calls, a bounded number
+//! post     floors, heads, requests, receipts; the calls that are answered with these
 //! resume   connections whose messages were taken: what they sent meanwhile
 //! due      ten times a second: timeouts, pings, idle topics, the drain
 //! flush    what waits for single connections, a bounded number of them
@@ -18,7 +19,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    api::Lengthy,
+    api::{Assigned, Lengthy},
     closing::Draining,
     connections::{Connections, Flag, Phase},
     deadlines::Deadlines,
@@ -33,6 +34,7 @@ use super::{
     outbox::Outbox,
     outside::{self, Orders},
     read::Buffers,
+    reports::Watch,
     shared::Shared,
     stats::Stats,
     sweep::InFlight,
@@ -108,11 +110,19 @@ pub struct Worker<D: Driver> {
     /// Connections whose own queues were begun to be sent, and how many bytes of each.
     pub(super) flushing: Vec<(u32, usize)>,
     pub(super) outcomes: Vec<(u32, Sent)>,
+    /// What a send to an event stream is put together in.
+    pub(super) scratch: Vec<u8>,
     pub(super) mail: Batch<D::Socket>,
     /// What was asked from outside.
     pub(super) orders: Orders,
-    /// Errands of the server API that take more than a turn.
+    /// Connections whose call of the server API can go on.
+    pub(super) calls: VecDeque<ConnectionId>,
+    /// Errands of such calls that take more than a turn.
     pub(super) errands: VecDeque<Lengthy>,
+    /// Subscriptions that backends have made and that do not stand yet.
+    pub(super) assignments: Vec<Assigned>,
+    /// Messages that their publishers want reports of.
+    pub(super) watches: Vec<Watch>,
     /// Messages of topics whose home is here that wait for their time.
     pub(super) schedules: Schedules,
     pub(super) acceptable: bool,
@@ -175,9 +185,13 @@ impl<D: Driver> Worker<D> {
             in_flight: Vec::new(),
             flushing: Vec::new(),
             outcomes: Vec::new(),
+            scratch: Vec::new(),
             mail: Batch::default(),
             orders: Orders::default(),
+            calls: VecDeque::new(),
             errands: VecDeque::new(),
+            assignments: Vec::new(),
+            watches: Vec::new(),
             schedules,
             acceptable: true,
             accept_after: Tick(0),
@@ -219,7 +233,10 @@ impl<D: Driver> Worker<D> {
             self.read_ready();
         }
         self.take_mail();
+        self.publish_due();
+        self.go_on_with_calls();
         self.post(Patience::Later);
+        self.go_on_with_calls();
         if !self.resumed.is_empty() {
             self.resume();
         }
@@ -237,6 +254,9 @@ impl<D: Driver> Worker<D> {
             self.flush_some();
         }
         self.sweep();
+        if !self.watches.is_empty() {
+            self.look_at_watches();
+        }
         Ok(self.turn())
     }
 
@@ -327,6 +347,7 @@ impl<D: Driver> Worker<D> {
             || (self.acceptable && self.now >= self.accept_after)
             || self.orders.wait()
             || !self.errands.is_empty()
+            || !self.calls.is_empty()
             || self.shared.post.waits(self.id)
             || self.shared.is_draining() != self.draining.is_some()
     }
@@ -444,7 +465,9 @@ impl<D: Driver> Worker<D> {
 fn schedules<S>(id: WorkerId, shared: &Shared<S>) -> Schedules {
     let settings = &shared.settings;
     let seed = settings.seed ^ u64::from(id.0);
-    let mut schedules = Schedules::new(settings.schedules_max, Arc::clone(&shared.logs), seed);
+    let run = u32::try_from(settings.run >> 32).expect("half of its bits");
+    let bytes = Arc::clone(&shared.schedules);
+    let mut schedules = Schedules::new(id, run, settings.schedules_max, bytes, seed);
     for Schedule { name, topic, every, payload } in settings.schedules.iter() {
         if home_of(topic, shared.workers(), settings.seed) == id {
             let millis = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
@@ -453,7 +476,7 @@ fn schedules<S>(id: WorkerId, shared: &Shared<S>) -> Schedules {
             let added =
                 schedules.add(name.clone(), topic.clone(), content, Delivery::default(), first, Some(*every));
             if added.is_err() {
-                tracing::warn!(%topic, "a schedule does not begin: --max-schedules or --log-bytes-max is reached");
+                tracing::warn!(%topic, "a schedule does not begin: --schedule-bytes-max is reached");
             }
         }
     }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::{Counts, Server, ServerHandle, StartError};
 use crate::{
-    config::{Anonymous, Config, SlowConsumer},
+    broker::pattern::Pattern,
+    config::{Anonymous, Config, SlowConsumer, TopicRule},
     session::{
-        AcceptRequest, Opening, Refusal, Session,
+        AcceptRequest, Guard, Opening, Refusal, Session,
         routes::Routes,
         table::{Plan, Table},
     },
@@ -49,6 +50,8 @@ use crate::{
 pub struct Builder<U = ()> {
     config: Config,
     plan: Plan<U>,
+    /// Behind those of the configuration; the first pattern that can't be read.
+    topics: Result<Vec<TopicRule>, StartError>,
     own_routes: bool,
     handle: ServerHandle,
 }
@@ -58,12 +61,13 @@ impl Builder<()> {
         Builder {
             config: Config::default(),
             plan: Plan::default(),
+            topics: Ok(Vec::new()),
             own_routes: false,
             handle: ServerHandle::new(),
         }
     }
 
-    /// Asks `hook` about each request for a WebSocket, on the server's own routes as well. It sees the whole
+    /// Asks `hook` about each request for a WebSocket or an event stream, on the server's own routes as well. It sees the whole
     /// request, and refuses it, or attaches a value that the route then gets as `opening.user`. It runs on a worker,
     /// so it must not wait for anything. Pages are for everybody.
     ///
@@ -106,8 +110,8 @@ impl Builder<()> {
         self,
         hook: impl Fn(&AcceptRequest<'_>) -> Result<U, Refusal> + Send + Sync + 'static,
     ) -> Builder<U> {
-        let Builder { config, plan, own_routes, handle } = self;
-        Builder { config, plan: plan.accept(hook), own_routes, handle }
+        let Builder { config, plan, topics, own_routes, handle } = self;
+        Builder { config, plan: plan.accept(hook), topics, own_routes, handle }
     }
 }
 
@@ -210,6 +214,64 @@ impl<U: 'static> Builder<U> {
         self
     }
 
+    /// The same for clients of the JSON dialect, such as `/client.js`: they come back and miss nothing of topics that keep
+    /// a history. They name topics by commands, and what `make` makes is asked about each: see [`Guard`].
+    ///
+    /// ```
+    /// use stentor::{server::Server, session::{Unguarded, json::CLIENT_SCRIPT}};
+    ///
+    /// // new Stentor('/ws').subscribe('news', ({ data }) => …, { history: 10 })
+    /// let server = Server::builder()
+    ///     .listen(([127, 0, 0, 1], 0))
+    ///     .topic("news", |rule| rule.history = Some(100))
+    ///     .json_route("/ws", |_| Ok(Unguarded))
+    ///     .page("/client.js", "text/javascript; charset=utf-8", CLIENT_SCRIPT)
+    ///     .start()
+    ///     .expect("a free port");
+    /// # drop(server);
+    /// ```
+    #[must_use]
+    pub fn json_route<G: Guard + 'static>(
+        mut self,
+        path: &str,
+        make: impl Fn(Opening<'_, U>) -> Result<G, Refusal> + Send + Sync + 'static,
+    ) -> Self {
+        self.plan.json_route(path, make);
+        self
+    }
+
+    /// A rule for the topics that a pattern fits: `chat/lobby`, `chat/*` for one more level, `prices/**` for any number.
+    /// The first pattern that fits a topic counts, and what its rule leaves open is as [`Builder::config`] has it.
+    /// `docs/topics.md` tells what each part means.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use stentor::server::Server;
+    ///
+    /// let server = Server::builder()
+    ///     .listen(([127, 0, 0, 1], 0))
+    ///     .topic("chat/*", |rule| {
+    ///         rule.history = Some(100);
+    ///         rule.history_age = Some(Duration::from_secs(3600));
+    ///     })
+    ///     .start()
+    ///     .expect("a free port");
+    /// # drop(server);
+    /// ```
+    #[must_use]
+    pub fn topic(mut self, pattern: &str, set: impl FnOnce(&mut TopicRule)) -> Self {
+        let Ok(topics) = &mut self.topics else { return self };
+        match Pattern::parse(pattern) {
+            Ok(parsed) => {
+                let mut rule = TopicRule::new(parsed);
+                set(&mut rule);
+                topics.push(rule);
+            }
+            Err(error) => self.topics = Err(StartError(format!("the topics {pattern:?}: {error}"))),
+        }
+        self
+    }
+
     /// Serves a page, to GET and HEAD. Browsers keep it and ask each time whether it has changed (`ETag`). What is
     /// neither a page nor a route gets 404.
     ///
@@ -276,9 +338,10 @@ impl<U: 'static> Builder<U> {
     ///
     /// # Errors
     /// An address is taken, the machine can't hold what is asked for, a path or pattern can't be read, two paths
-    /// fit the same requests. Nothing runs then.
+    /// fit the same requests, a topic's rule makes no sense. Nothing runs then.
     pub fn start(self) -> Result<Server, StartError> {
-        let Builder { config, plan, own_routes, handle } = self;
+        let Builder { mut config, plan, topics, own_routes, handle } = self;
+        config.topics.extend(topics?);
         let counts = Counts::new(&config);
         let own = own_routes.then(|| Routes::new(&config, counts.metrics())).transpose();
         let own = own.map_err(|error| StartError(format!("--allow-origin: {error}")))?;

@@ -229,7 +229,7 @@ where
     // A clock before 1970 is nobody's.
     let began = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     settings.began = UnixTime(u64::try_from(began).unwrap_or(u64::MAX));
-    settings.uid = format!("{:016x}", RandomState::new().hash_one(std::process::id())).into();
+    settings.run = RandomState::new().hash_one(std::process::id());
     let shared = Arc::new(Shared::new(settings, router, stats, topics, logs, wakes));
     let outside: Arc<dyn Outside> = shared.clone();
     handle.attach(&outside);

@@ -16,6 +16,9 @@ pub(super) struct Admission {
     origins: Vec<OriginPattern>,
 }
 
+/// Headers of a response.
+pub(super) type Headers = Vec<(&'static str, String)>;
+
 impl Admission {
     /// The rules as `config` has them.
     ///
@@ -57,6 +60,19 @@ impl Admission {
             }
             _ => Ok(upgrade),
         }
+    }
+
+    /// Whether the page that asks for something else than a WebSocket may; gives the headers that let it read the answer
+    /// (CORS). The answer differs between origins, and caches have to know.
+    pub fn check_page(&self, request: &Request) -> Result<Headers, Refusal> {
+        let mut headers = vec![("Vary", "Origin".to_owned())];
+        if let Some(origin) = request.header("origin") {
+            if !self.origin_allowed(origin, request.header("host").unwrap_or_default()) {
+                return Err(foreign_origin());
+            }
+            headers.push(("Access-Control-Allow-Origin", origin.to_owned()));
+        }
+        Ok(headers)
     }
 
     /// Without patterns a page may connect to the host that it came from; on the open loopback default,

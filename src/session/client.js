@@ -50,7 +50,7 @@ export class Stentor {
   close() { this.#subscriptions.clear(); this.#abandon(1000, 'closed by this client'); }
   /**
    * Options: history (how many of the newest messages come first), epoch and offset (where to go on: as `position` had
-   * them), onSubscribed({ recovered, epoch, offset }), onLost({ from, to }), onSkipped(count), onEnd(error).
+   * them), onSubscribed({ recovered, client, epoch, offset }), onLost({ from, to }), onSkipped(count), onEnd(error).
    */
   subscribe(topic, onMessage, options) {
     if (this.#subscriptions.has(topic)) throw new Error(`there already is a subscription to ${topic}`);
@@ -103,7 +103,7 @@ export class Stentor {
     else if (!('pong' in frame)) this.#ofTopic(frame.topic ?? frame.subscribed ?? frame.unsubscribed, frame);
   }
   #ofTopic(topic, frame) {
-    const { epoch, offset, recovered } = frame;
+    const { epoch, offset, recovered, client } = frame;
     const leaving = this.#leaving.get(topic);
     if (leaving && 'unsubscribed' in frame) this.#leaving.set(topic, leaving - 1);
     const subscription = leaving ? null : this.#subscriptions.get(topic);
@@ -115,7 +115,7 @@ export class Stentor {
       const [from, to] = [{ epoch: subscription.epoch, offset: subscription.offset }, { epoch, offset }];
       const isLost = subscription.resumes && !recovered;
       Object.assign(subscription, { live: true, ...to });
-      subscription.onSubscribed?.({ recovered, ...to });
+      subscription.onSubscribed?.({ recovered, client, ...to });
       if (isLost) subscription.onLost?.({ from, to });
     } else if ('skipped' in frame) subscription.onSkipped?.(frame.skipped);
     else if (frame.welcome) subscription.onMessage(frame);

@@ -9,16 +9,34 @@ use std::collections::{HashMap, HashSet};
 use serde_json::value::RawValue;
 
 use super::{
-    Assignment, Audience, CloseCode, Context, Epoch, Error, Failure, Handshake, Kind, Message, Offset,
-    Refusal, Session, Start, Subscribed, TopicName, binary,
+    Assignment, Audience, Close, CloseCode, Context, Denied, Epoch, Error, Failure, Guard, Handshake, Kind,
+    Message, Offset, Refusal, Session, Start, Subscribed, TopicName, Unguarded,
     dialect::{Command, Content, Encoding, ErrorCode, Notice, Since},
     raw::Mode,
-    text,
 };
+
+/// `/client.js`: a client for browsers and Node that comes back and misses nothing. For
+/// [`Builder::page`](crate::server::Builder::page).
+///
+/// ```
+/// use stentor::{server::Server, session::json::CLIENT_SCRIPT};
+///
+/// let server = Server::builder()
+///     .listen(([127, 0, 0, 1], 0))
+///     .page("/client.js", "text/javascript; charset=utf-8", CLIENT_SCRIPT)
+///     .start()
+///     .expect("a free port");
+/// # drop(server);
+/// ```
+pub const CLIENT_SCRIPT: &str = include_str!("client.js");
+
+/// What a client offers that speaks the JSON dialect.
+pub(super) const SUBPROTOCOL: &str = "stentor.json";
 
 /// A connection that speaks JSON.
 #[derive(Debug)]
-pub struct Json {
+pub struct Json<G = Unguarded> {
+    guard: G,
     /// What the request itself asks for.
     asked: Vec<(TopicName, Start)>,
     mode: Mode,
@@ -34,6 +52,7 @@ impl Json {
     /// A connection that subscribes to these topics at once, and to at most `topics_max` at a time.
     pub fn new(asked: Vec<(TopicName, Start)>, mode: Mode, audience: Audience, topics_max: usize) -> Json {
         Json {
+            guard: Unguarded,
             asked,
             mode,
             audience,
@@ -44,27 +63,44 @@ impl Json {
         }
     }
 
+    /// The same, with somebody who is asked about each command.
+    pub fn guarded_by<G: Guard>(self, guard: G) -> Json<G> {
+        let Json { guard: _, asked, mode, audience, topics_max, subscribed, publishes, receipts } = self;
+        Json { guard, asked, mode, audience, topics_max, subscribed, publishes, receipts }
+    }
+}
+
+impl<G: Guard> Json<G> {
+    /// Whether there is room for a subscription, and sense in it; if not, why.
+    fn check_room(&self, topic: &TopicName) -> Result<(), (ErrorCode, &'static str)> {
+        if self.mode == Mode::Publish {
+            Err((ErrorCode::PermissionDenied, "this connection may only publish"))
+        } else if self.subscribed.contains(topic) {
+            Err((ErrorCode::AlreadySubscribed, "this connection subscribes to the topic already"))
+        } else if self.subscribed.len() >= self.topics_max {
+            let message = "as many topics as one connection may have (--max-subscriptions)";
+            Err((ErrorCode::LimitExceeded, message))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The client asks.
     fn subscribe(
         &mut self,
         context: &mut Context<'_>,
         topic: &TopicName,
         start: Start,
-    ) -> Result<(), Problem> {
-        if self.mode == Mode::Publish {
-            return Err((ErrorCode::PermissionDenied, "this connection may only publish"));
-        }
-        if self.subscribed.contains(topic) {
-            return Err((ErrorCode::AlreadySubscribed, "this connection subscribes to the topic already"));
-        }
-        if self.subscribed.len() >= self.topics_max {
-            return Err((
-                ErrorCode::LimitExceeded,
-                "as many topics as one connection may have (--max-subscriptions)",
-            ));
-        }
+    ) -> Result<(), Denied> {
+        self.check_room(topic).map_err(|(code, message)| Denied::new(code, message))?;
+        self.guard.subscribe(context, topic)?;
+        self.seat(context, topic, start);
+        Ok(())
+    }
+
+    fn seat(&mut self, context: &mut Context<'_>, topic: &TopicName, start: Start) {
         let topic = context.subscribe_from(topic, Encoding::Json, start);
         self.subscribed.insert(topic);
-        Ok(())
     }
 
     fn publish(
@@ -73,14 +109,11 @@ impl Json {
         topic: TopicName,
         content: &Content<'_>,
         id: Option<&RawValue>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Denied> {
         if self.mode == Mode::Subscribe {
-            return Err((ErrorCode::PermissionDenied, "this connection may only subscribe"));
+            return Err(Denied::new(ErrorCode::PermissionDenied, "this connection may only subscribe"));
         }
-        let message = match content {
-            Content::Text(characters) => text(characters),
-            Content::Binary(bytes) => binary(bytes),
-        };
+        let message = self.guard.publish(context, &topic, content)?;
         let Some(id) = id else {
             context.publish(&topic, message, self.audience);
             return Ok(());
@@ -95,9 +128,9 @@ impl Json {
         match command {
             Command::Subscribe { topic, since, history } => {
                 let start = start(since, history);
-                if let Err((code, message)) = self.subscribe(context, &topic, start) {
+                if let Err(Denied { code, message }) = self.subscribe(context, &topic, start) {
                     let topic = Some(topic.as_str());
-                    context.send(Notice::Error { code, message, topic, id: None }.message());
+                    context.send(Notice::Error { code, message: &message, topic, id: None }.message());
                 }
             }
             Command::Unsubscribe { topic } => {
@@ -106,17 +139,14 @@ impl Json {
                 context.send(Notice::Unsubscribed { topic: topic.as_str() }.message());
             }
             Command::Publish { topic, content, id } => {
-                if let Err((code, message)) = self.publish(context, topic, &content, id) {
-                    context.send(Notice::Error { code, message, topic: None, id }.message());
+                if let Err(Denied { code, message }) = self.publish(context, topic, &content, id) {
+                    context.send(Notice::Error { code, message: &message, topic: None, id }.message());
                 }
             }
             Command::Ping { value } => context.send(Notice::Pong { value }.message()),
         }
     }
 }
-
-/// Why a command is not carried out.
-type Problem = (ErrorCode, &'static str);
 
 /// What is said of a message that its topic does not take.
 fn too_long(id: Option<&RawValue>) -> Notice<'_> {
@@ -133,12 +163,12 @@ pub fn start(since: Option<Since>, history: u64) -> Start {
     }
 }
 
-impl Session for Json {
+impl<G: Guard> Session for Json<G> {
     fn open(&mut self, context: &mut Context<'_>, _handshake: &Handshake<'_>) -> Result<(), Refusal> {
         for (topic, start) in std::mem::take(&mut self.asked) {
             if self.mode != Mode::Publish && !self.subscribed.contains(&topic) {
                 self.subscribe(context, &topic, start)
-                    .map_err(|(_, message)| Refusal::forbidden("subscribe", message))?;
+                    .map_err(|denied| Refusal::forbidden("subscribe", denied.message))?;
             }
         }
         Ok(())
@@ -147,7 +177,8 @@ impl Session for Json {
     fn subscribed(&mut self, context: &mut Context<'_>, subscribed: &Subscribed) -> Result<(), Failure> {
         let Subscribed { topic, epoch, offset, recovered } = subscribed;
         let from = Since { epoch: *epoch, offset: *offset };
-        context.send(Notice::Subscribed { topic: topic.as_str(), from, recovered: *recovered }.message());
+        let (topic, client) = (topic.as_str(), context.connection());
+        context.send(Notice::Subscribed { topic, from, recovered: *recovered, client }.message());
         Ok(())
     }
 
@@ -182,7 +213,9 @@ impl Session for Json {
         match assignment {
             Assignment::Subscribe if self.subscribed.contains(topic) => Ok(()),
             Assignment::Subscribe => {
-                self.subscribe(context, topic, Start::Head).map_err(|(_, message)| message)
+                self.check_room(topic).map_err(|(_, message)| message)?;
+                self.seat(context, topic, Start::Head);
+                Ok(())
             }
             Assignment::Unsubscribe => {
                 if self.subscribed.contains(topic) {
@@ -216,5 +249,9 @@ impl Session for Json {
             Error::Protocol(_) => {}
         }
         Ok(())
+    }
+
+    fn close(&mut self, close: &Close<'_>) {
+        self.guard.close(close);
     }
 }

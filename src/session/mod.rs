@@ -8,7 +8,7 @@
 //!   open ─▶ message | ping | pong | timer | error ─▶ … ─▶ close
 //! ```
 //!
-//! [`raw`], [`json`] and [`echo`] are the sessions so far, [`routes`] decides which request gets which, [`table`] does so
+//! [`raw`], [`json`], [`sse`] and [`echo`] are the sessions so far, [`routes`] decides which request gets which, [`table`] does so
 //! for an embedding program. [`dialect`] is what messages look like to each kind of client. [`api`] is what backends call
 //! over HTTP.
 
@@ -16,17 +16,20 @@ mod admission;
 pub mod api;
 pub mod dialect;
 pub mod echo;
+mod guard;
 pub mod json;
 pub mod page;
 mod pattern;
 pub mod raw;
 pub mod routes;
+pub mod sse;
 pub mod table;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
+pub use guard::{Denied, Guard, Unguarded};
 pub use table::{AcceptRequest, Opening};
 
 pub use dialect::Encoding;
@@ -274,6 +277,8 @@ pub enum State {
 pub trait Sink {
     /// See [`Context::send`].
     fn send(&mut self, message: Message<'_>);
+    /// See [`Context::send_block`].
+    fn send_block(&mut self, block: &[u8]);
     /// See [`Context::publish`].
     fn publish(&mut self, topic: &TopicName, message: Message<'_>, to: Audience, receipt: Option<u32>);
     /// See [`Context::subscribe`].
@@ -318,9 +323,16 @@ impl<'a> Context<'a> {
         Context { sink }
     }
 
-    /// Sends a message to this client alone; while the session opens, behind the 101 response.
+    /// Sends a message to this client alone; while the session opens, behind the 101 response. On an event stream it is an
+    /// event without an id.
     pub fn send(&mut self, message: Message<'_>) {
         self.sink.send(message);
+    }
+
+    /// Sends bytes on an event stream as they are: whole blocks, each with its blank line. [`dialect::sse`] writes them. On
+    /// a WebSocket nothing is sent.
+    pub fn send_block(&mut self, block: &[u8]) {
+        self.sink.send_block(block);
     }
 
     /// Publishes a message to a topic, which is created if need be. Where the topic's window is full the
@@ -366,13 +378,13 @@ impl<'a> Context<'a> {
         self.sink.set_timer(after);
     }
 
-    /// Sends a ping with a payload of up to 125 bytes (what is longer is cut).
+    /// Sends a ping with a payload of up to 125 bytes (what is longer is cut); on an event stream a comment.
     pub fn ping(&mut self, payload: &[u8]) {
         self.sink.ping(payload);
     }
 
     /// Closes the connection with a close frame (RFC 6455 section 7.1.2). The reason is cut to 123 bytes.
-    /// In [`Session::open`] the handshake is refused with 403 instead: better return a [`Refusal`].
+    /// An event stream ends without a word, behind a whole event. In [`Session::open`] the handshake is refused with 403 instead: better return a [`Refusal`].
     pub fn close(&mut self, code: CloseCode, reason: &str) {
         self.sink.close(code, reason);
     }
@@ -427,6 +439,15 @@ pub enum Route {
         /// What was selected of the subprotocols.
         subprotocol: Option<String>,
     },
+    /// An event stream (SSE): the response goes on until the connection ends. It is for sessions that subscribe while they
+    /// open: to one topic as [`Encoding::Event`], to several as [`Encoding::OpenEvent`], in the order in which ids name them. No message
+    /// ever comes to them.
+    Stream {
+        /// The session.
+        session: Box<dyn Session>,
+        /// Status, headers, and what of the body comes first. It is sent once the session has opened. HEAD gets it alone.
+        response: Response,
+    },
     /// An answer. The connection goes on if HTTP lets it.
     Respond(Response),
     /// An answer that refuses; counted by its reason.
@@ -475,6 +496,13 @@ pub trait Router: Send + Sync {
 /// A finished frame for one connection.
 pub(crate) fn frame_of(message: Message<'_>) -> ws::Frame<'_> {
     message.payload.into_frame(message.kind)
+}
+
+/// A finished event without an id for one connection.
+pub(crate) fn event_of(message: &Message<'_>) -> Vec<u8> {
+    let mut event = Vec::new();
+    dialect::sse::write_event(message.kind, message.payload.bytes(), &mut event);
+    event
 }
 
 /// A frame's bytes in a form that can be kept.

@@ -1,5 +1,5 @@
-//! The page at `/`: topic, connect, publish, log of messages. One file, embedded; nothing is loaded from
-//! outside.
+//! The page at `/`: topics, publish, log of messages. One file, embedded, and `/client.js`; nothing is loaded from
+//! elsewhere.
 
 use crate::protocol::http::Response;
 
@@ -8,11 +8,11 @@ pub const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 const HTML: &str = include_str!("page.html");
 
-/// The page. It may talk to this server and run its own script, nothing else.
+/// The page. It may talk to this server and run its own scripts, nothing else.
 pub fn response() -> Response {
     Response::new(200, "text/html; charset=utf-8", HTML).with_header(
         "Content-Security-Policy",
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self' ws: wss:; \
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:; \
          img-src data:; base-uri 'none'; form-action 'none'",
     )
 }

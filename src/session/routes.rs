@@ -6,6 +6,7 @@
 //! | `GET /health`, `GET /metrics` | liveness; Prometheus text |
 //! | `/ws/{topic}` (upgrade) | the raw dialect; with `?format=json`, or the subprotocol `stentor.json`, the JSON dialect |
 //! | `/ws` (upgrade) | the JSON dialect, with topics by `?topic=` and by commands |
+//! | `GET /sse/{topic}`, `/sse` | Server-Sent Events, with further topics by `?topic=` |
 //! | `GET /client.js` | a client for browsers and Node |
 //! | `/echo` (upgrade) | echo |
 //! | `POST /api/{method}` | the server API |
@@ -20,11 +21,15 @@ use super::{
     Answer, Audience, Epoch, Offset, Refusal, Request, Route, Router, TopicName,
     admission::Admission,
     api::{self, Call, Rejection, keys::ApiKeys},
-    dialect::Since,
+    dialect::{
+        Since,
+        sse::{CONTENT_TYPE, POSITIONS_MAX, parse_last_event_id},
+    },
     echo::Echo,
     json::{self, Json},
     page,
     raw::{Mode, Raw},
+    sse::Sse,
 };
 use crate::{
     config::{Anonymous, Config},
@@ -81,21 +86,92 @@ impl Routes {
             "/" => get(request, page::response),
             "/health" => get(request, || Response::new(200, TEXT, "ok\n")),
             "/metrics" => get(request, || Response::new(200, page::METRICS_TYPE, (self.metrics)())),
-            "/client.js" => get(request, || Response::new(200, SCRIPT, include_str!("client.js"))),
+            "/client.js" => get(request, || Response::new(200, SCRIPT, json::CLIENT_SCRIPT)),
             "/ws" => self.socket(request, None),
+            "/sse" => self.events(request, None),
             "/echo" if self.echo => {
                 let upgrade = self.admission.check_upgrade(request)?;
                 Ok(self.admission.open(&upgrade, Box::new(Echo)))
             }
             "/echo" => Err(Refusal::not_found("echo_off", "/echo is off on this server: --echo turns it on")),
-            path => match path.strip_prefix("/ws/") {
-                Some(rest) => self.socket(request, Some(rest)),
-                None => Err(Refusal::not_found(
+            path => match (path.strip_prefix("/ws/"), path.strip_prefix("/sse/")) {
+                (Some(rest), _) => self.socket(request, Some(rest)),
+                (_, Some(rest)) => self.events(request, Some(rest)),
+                _ => Err(Refusal::not_found(
                     "no_route",
-                    "nothing is here: try / (a page), /ws/TOPIC (WebSocket), /client.js, /health or /metrics",
+                    "nothing is here: try / (a page), /ws/TOPIC (WebSocket), /sse/TOPIC (events), /client.js, /health or \
+                     /metrics",
                 )),
             },
         }
+    }
+
+    /// `/sse/{topic}` and `/sse`: an event stream, or what a browser asks before it lets a page of another origin ask for one.
+    fn events(&self, request: &Request, rest: Option<&str>) -> Result<Route, Refusal> {
+        let readable = self.admission.check_page(request)?;
+        let route = match request.method {
+            Method::Get | Method::Head => self.stream(request, rest),
+            Method::Options => Ok(Route::Respond(preflight())),
+            _ => {
+                let hint = "an event stream is asked for with GET";
+                Err(Refusal::method_not_allowed("method", hint, "GET, HEAD, OPTIONS"))
+            }
+        };
+        // The page may see why it is refused, too.
+        match route {
+            Ok(Route::Stream { session, mut response }) => {
+                response.headers.extend(readable);
+                Ok(Route::Stream { session, response })
+            }
+            Ok(Route::Respond(mut response)) => {
+                response.headers.extend(readable);
+                Ok(Route::Respond(response))
+            }
+            Err(mut refusal) => {
+                refusal.headers.extend(readable);
+                Err(refusal)
+            }
+            other => other,
+        }
+    }
+
+    fn stream(&self, request: &Request, rest: Option<&str>) -> Result<Route, Refusal> {
+        self.mode(Some("sub"))?;
+        if !accepts_events(request) {
+            return Err(Refusal::new(406, "not_acceptable", "only text/event-stream is to be had here"));
+        }
+        let topics = topics(request, rest)?;
+        if topics.is_empty() {
+            return Err(Refusal::bad_request("query", "no topic: ask for /sse/TOPIC or /sse?topic=TOPIC"));
+        }
+        if topics.len() > self.subscriptions_max {
+            let hint = "more topics than one connection may have (--max-subscriptions)";
+            return Err(Refusal::forbidden("subscribe", hint));
+        }
+        if topics.len() > POSITIONS_MAX {
+            let hint = format!("one stream has {POSITIONS_MAX} topics at most");
+            return Err(Refusal::bad_request("query", hint));
+        }
+        let history = number(request, "history")?.unwrap_or(0);
+        let since = since(request)?;
+        if since.is_some() && topics.len() != 1 {
+            let hint = "?since= and ?epoch= are one topic's: resume several by the id of their last event";
+            return Err(Refusal::bad_request("query", hint));
+        }
+        let places: Vec<Option<Since>> = match last_event_id(request) {
+            // It says more than the address that the client began with.
+            Some(id) => match parse_last_event_id(id.as_bytes()) {
+                Ok(places) if places.len() == topics.len() => places.into_iter().map(Some).collect(),
+                // An error would end an EventSource for good. It is told that nothing was recovered.
+                _ => vec![None; topics.len()],
+            },
+            None => vec![since; topics.len()],
+        };
+        let starts = places.into_iter().map(|place| json::start(place, history));
+        let response = Response::new(200, CONTENT_TYPE, "")
+            .with_header("Cache-Control", "no-store, no-transform")
+            .with_header("X-Accel-Buffering", "no");
+        Ok(Route::Stream { session: Box::new(Sse::new(topics.into_iter().zip(starts))), response })
     }
 
     /// `/ws/{topic}` and `/ws`, in both dialects.
@@ -114,7 +190,7 @@ impl Routes {
         let history = number(request, "history")?.unwrap_or(0);
         let offers = |name: &str| upgrade.subprotocols.iter().any(|offered| offered == name);
         let is_json = match request.query_value("format").as_deref() {
-            None => offers(JSON_SUBPROTOCOL),
+            None => offers(json::SUBPROTOCOL),
             Some("json") => true,
             Some("raw") => false,
             Some(_) => return Err(Refusal::bad_request("query", "?format= is raw or json")),
@@ -132,7 +208,7 @@ impl Routes {
             }
             let asked = topics.into_iter().map(|topic| (topic, json::start(since, history))).collect();
             let session = Json::new(asked, mode, audience, self.subscriptions_max);
-            let subprotocol = offers(JSON_SUBPROTOCOL).then_some(JSON_SUBPROTOCOL);
+            let subprotocol = offers(json::SUBPROTOCOL).then_some(json::SUBPROTOCOL);
             return Ok(self.admission.open_as(&upgrade, subprotocol, Box::new(session)));
         }
         let Some(topic) = topic else {
@@ -175,6 +251,48 @@ fn number(request: &Request, key: &str) -> Result<Option<u64>, Refusal> {
         .ok_or_else(|| Refusal::bad_request("query", format!("?{key}= is a number, and not so large")))
 }
 
+/// The topics that are asked for: the path's, and those of `?topic=`, each once.
+fn topics(request: &Request, rest: Option<&str>) -> Result<Vec<TopicName>, Refusal> {
+    let mut topics = Vec::new();
+    if let Some(rest) = rest {
+        topics.push(TopicName::parse(&decode_segments(rest)?.join("/"))?);
+    }
+    for (_, name) in request.query_pairs().filter(|(key, _)| key == "topic") {
+        let topic = TopicName::parse(&name)?;
+        if !topics.contains(&topic) {
+            topics.push(topic);
+        }
+    }
+    Ok(topics)
+}
+
+/// What a client of an event stream has seen last: as browsers say it, or as scripts do that can't set headers.
+fn last_event_id(request: &Request) -> Option<String> {
+    let id =
+        request.header("last-event-id").map(str::to_owned).or_else(|| request.query_value("lastEventId"));
+    id.filter(|id| !id.is_empty())
+}
+
+/// Whether events are among what a client takes (RFC 9110 section 12.5.1). Preferences do not count: there is nothing
+/// else.
+fn accepts_events(request: &Request) -> bool {
+    let mut members = request.list("accept").peekable();
+    members.peek().is_none()
+        || members.any(|member| {
+            let range = member.split(';').next().unwrap_or_default().trim();
+            [CONTENT_TYPE, "text/*", "*/*"].iter().any(|accepted| range.eq_ignore_ascii_case(accepted))
+        })
+}
+
+/// What a page of another origin may send with its request for a stream (CORS).
+fn preflight() -> Response {
+    Response::new(204, TEXT, "")
+        .with_header("Allow", "GET, HEAD, OPTIONS")
+        .with_header("Access-Control-Allow-Methods", "GET")
+        .with_header("Access-Control-Allow-Headers", "Last-Event-ID, Cache-Control")
+        .with_header("Access-Control-Max-Age", "7200")
+}
+
 /// Where a client goes on.
 fn since(request: &Request) -> Result<Option<Since>, Refusal> {
     match (number(request, "since")?, request.query_value("epoch")) {
@@ -192,9 +310,6 @@ fn since(request: &Request) -> Result<Option<Since>, Refusal> {
         )),
     }
 }
-
-/// What a client offers that speaks the JSON dialect.
-const JSON_SUBPROTOCOL: &str = "stentor.json";
 
 const API: &str = "/api/";
 

@@ -9,9 +9,11 @@ use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
 use super::{
-    Answer, Refusal, Request, Route, Router, Session,
+    Answer, Audience, Guard, Refusal, Request, Route, Router, Session,
     admission::Admission,
+    json::{self, Json},
     pattern::{Parameters, Pattern},
+    raw::Mode,
     routes::{Routes, get},
 };
 use crate::{
@@ -67,6 +69,7 @@ pub struct Opening<'a, U> {
     /// What the hook of `Builder::accept` has attached.
     pub user: U,
     parameters: &'a Parameters,
+    subscriptions_max: usize,
 }
 
 impl<'a, U> Opening<'a, U> {
@@ -79,9 +82,16 @@ impl<'a, U> Opening<'a, U> {
     }
 
     fn for_nobody(self) -> Opening<'a, ()> {
-        let Opening { request, address, subprotocol, user: _, parameters } = self;
-        Opening { request, address, subprotocol, user: (), parameters }
+        let Opening { request, address, subprotocol, user: _, parameters, subscriptions_max } = self;
+        Opening { request, address, subprotocol, user: (), parameters, subscriptions_max }
     }
+}
+
+/// Makes the sessions of a path.
+struct Maker<U> {
+    make: Make<U>,
+    /// The subprotocol that its sessions speak, for clients who offer it.
+    speaks: Option<&'static str>,
 }
 
 type Make<U> = Box<dyn Fn(Opening<'_, U>) -> Result<Box<dyn Session>, Refusal> + Send + Sync>;
@@ -89,7 +99,7 @@ type Accept<U> = Box<dyn Fn(&AcceptRequest<'_>) -> Result<U, Refusal> + Send + S
 
 /// What an embedding program has said so far.
 pub struct Plan<U> {
-    routes: Vec<(String, Make<U>)>,
+    routes: Vec<(String, Maker<U>)>,
     pages: Vec<(String, Page)>,
     accept: Accept<U>,
 }
@@ -107,9 +117,9 @@ impl Plan<()> {
         self,
         hook: impl Fn(&AcceptRequest<'_>) -> Result<U, Refusal> + Send + Sync + 'static,
     ) -> Plan<U> {
-        let without_user = |(pattern, make): (String, Make<()>)| {
+        let without_user = |(pattern, Maker { make, speaks }): (String, Maker<()>)| {
             let make: Make<U> = Box::new(move |opening: Opening<'_, U>| make(opening.for_nobody()));
-            (pattern, make)
+            (pattern, Maker { make, speaks })
         };
         Plan {
             routes: self.routes.into_iter().map(without_user).collect(),
@@ -127,7 +137,20 @@ impl<U> Plan<U> {
         make: impl Fn(Opening<'_, U>) -> Result<S, Refusal> + Send + Sync + 'static,
     ) {
         let make: Make<U> = Box::new(move |opening| Ok(Box::new(make(opening)?)));
-        self.routes.push((pattern.to_owned(), make));
+        self.routes.push((pattern.to_owned(), Maker { make, speaks: None }));
+    }
+
+    /// One more path of sessions in the JSON dialect.
+    pub fn json_route<G: Guard + 'static>(
+        &mut self,
+        pattern: &str,
+        make: impl Fn(Opening<'_, U>) -> Result<G, Refusal> + Send + Sync + 'static,
+    ) {
+        let make: Make<U> = Box::new(move |opening| {
+            let session = Json::new(Vec::new(), Mode::Both, Audience::All, opening.subscriptions_max);
+            Ok(Box::new(session.guarded_by(make(opening)?)))
+        });
+        self.routes.push((pattern.to_owned(), Maker { make, speaks: Some(json::SUBPROTOCOL) }));
     }
 
     /// One more page.
@@ -170,10 +193,11 @@ impl From<InvalidOriginPattern> for TableError {
 /// See the head of this file.
 pub struct Table<U> {
     /// In the order in which they are tried.
-    routes: Vec<(Pattern, Make<U>)>,
+    routes: Vec<(Pattern, Maker<U>)>,
     pages: Vec<(Pattern, Page)>,
     accept: Accept<U>,
     admission: Admission,
+    subscriptions_max: usize,
     own: Option<Routes>,
 }
 
@@ -190,7 +214,9 @@ impl<U> Table<U> {
             return Err(TableError::Path(path.clone(), "a page's path has no parameters".to_owned()));
         }
         let pages = parsed(plan.pages)?;
-        Ok(Table { routes, pages, accept: plan.accept, admission: Admission::new(config)?, own })
+        let admission = Admission::new(config)?;
+        let subscriptions_max = config.max_subscriptions;
+        Ok(Table { routes, pages, accept: plan.accept, admission, subscriptions_max, own })
     }
 
     fn answer(&self, request: &Request, address: SocketAddr) -> Result<Route, Refusal> {
@@ -207,9 +233,9 @@ impl<U> Table<U> {
                 get(request, || page.response(request))
             };
         }
-        for (pattern, make) in &self.routes {
+        for (pattern, maker) in &self.routes {
             let Some(parameters) = pattern.matches(&path) else { continue };
-            return self.open(request, address, &parameters, make);
+            return self.open(request, address, &parameters, maker);
         }
         match &self.own {
             Some(own) if page.is_none() => {
@@ -218,7 +244,11 @@ impl<U> Table<U> {
                         request.list("sec-websocket-protocol").map(str::to_owned).collect();
                     (self.accept)(&AcceptRequest { request, address, subprotocols: &subprotocols })?;
                 }
-                Ok(own.route(request, address))
+                let route = own.route(request, address);
+                if matches!(route, Route::Stream { .. }) {
+                    (self.accept)(&AcceptRequest { request, address, subprotocols: &[] })?;
+                }
+                Ok(route)
             }
             _ if is_upgrade => Err(Refusal::not_found("no_route", "no WebSocket is here")),
             _ => Err(Refusal::not_found("no_route", "nothing is here")),
@@ -230,15 +260,18 @@ impl<U> Table<U> {
         request: &Request,
         address: SocketAddr,
         parameters: &Parameters,
-        make: &Make<U>,
+        maker: &Maker<U>,
     ) -> Result<Route, Refusal> {
         self.admission.check_host(request)?;
         let upgrade = self.admission.check_upgrade(request)?;
         let asks = AcceptRequest { request, address, subprotocols: &upgrade.subprotocols };
         let user = (self.accept)(&asks)?;
-        let subprotocol = self.admission.subprotocol(&upgrade);
-        let session = make(Opening { request, address, subprotocol, user, parameters })?;
-        Ok(self.admission.open(&upgrade, session))
+        let spoken = maker.speaks.filter(|name| upgrade.subprotocols.iter().any(|offered| offered == name));
+        let subprotocol = spoken.or_else(|| self.admission.subprotocol(&upgrade));
+        let subscriptions_max = self.subscriptions_max;
+        let opening = Opening { request, address, subprotocol, user, parameters, subscriptions_max };
+        let session = (maker.make)(opening)?;
+        Ok(self.admission.open_as(&upgrade, spoken, session))
     }
 }
 

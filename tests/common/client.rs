@@ -308,6 +308,22 @@ impl Client {
         }
     }
 
+    /// What comes up to the next empty line, of an event stream; `None` at the end of the stream.
+    pub fn next_block(&mut self) -> std::io::Result<Option<String>> {
+        loop {
+            let rest = &self.received[self.taken..];
+            if let Some(len) = rest.windows(2).position(|window| window == b"\n\n") {
+                let block = String::from_utf8(rest[..len].to_vec()).expect("a stream is UTF-8");
+                self.taken += len + 2;
+                return Ok(Some(block));
+            }
+            if self.receive()? == 0 {
+                assert_eq!(self.taken, self.received.len(), "the stream ends inside a block");
+                return Ok(None);
+            }
+        }
+    }
+
     /// Sends a request and gives the response.
     pub fn request(&mut self, text: &str) -> Response {
         self.send(text.as_bytes());

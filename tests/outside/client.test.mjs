@@ -261,6 +261,14 @@ test('skips are told', () => {
   assert.deepEqual([got, skips], [[1, 10], [8]]);
 });
 
+test('a welcome is a message without a place, each time that it comes', () => {
+  const welcome = { topic: 't', welcome: true, data: { be: 'kind' } };
+  const { got, subscription } = listening();
+  socket().says(subscribed(4), welcome, message(5), welcome);
+  assert.deepEqual(got, [welcome.data, 5, welcome.data]);
+  assert.equal(subscription.position.offset, 5);
+});
+
 test('an error of no call', () => {
   const errors = [];
   connect({ onError: error => errors.push(error.message) });

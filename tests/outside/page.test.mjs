@@ -1,28 +1,27 @@
 /**
  * The page at `/`, in headless Chromium, as its visitor uses it. Screenshots go to target/outside/.
- * CHROMIUM names the browser, /usr/bin/chromium otherwise.
  */
 
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
-import { chromium } from 'playwright-core';
-import { Client, PATIENCE_MS, Stentor, TARGET } from './server.mjs';
+import { launch, tabOf } from './browser.mjs';
+import { Cuts } from './cuts.mjs';
+import { Client, Stentor, TARGET } from './server.mjs';
 
 const SHOTS = path.join(TARGET, 'outside');
-const ARGUMENTS = [
-  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync',
-];
 
 let browser;
 let stentor;
 
 before(async () => {
   mkdirSync(SHOTS, { recursive: true });
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ARGUMENTS });
-  stentor = await Stentor.start();
+  browser = await launch();
+  const rules = path.join(mkdtempSync(path.join(tmpdir(), 'stentor-')), 'rules.toml');
+  writeFileSync(rules, '[[topic]]\nmatch = "kept/*"\nhistory = 100\n');
+  stentor = await Stentor.start(['--config', rules]);
 });
 afterEach(() => Promise.all(browser.contexts().map(context => context.close())));
 after(async () => {
@@ -30,24 +29,16 @@ after(async () => {
   await stentor?.stop();
 });
 
-/** A connected tab of a visitor of its own. It keeps the addresses that it asks for, and the errors that it reports. */
+/** A connected tab of a visitor of its own. */
 async function tab({ at = '', server = stentor, ...options } = {}) {
-  const context = await browser.newContext({ viewport: { width: 900, height: 640 }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(PATIENCE_MS);
-  page.requests = [];
-  page.errors = [];
-  page.on('request', request => page.requests.push(request.url()));
-  page.on('websocket', socket => page.requests.push(socket.url()));
-  page.on('pageerror', error => page.errors.push(String(error)));
-  page.on('console', message => message.type() === 'error' && page.errors.push(message.text()));
+  const page = await tabOf(browser, options);
   await page.goto(server.page + at);
   await open(page);
   return page;
 }
 
 const open = page => page.waitForSelector('#status[data-state=open]');
-const last = page => page.locator('#log li:not(.event) > span').last();
+const last = page => page.locator('#log li:not(.event) .body').last();
 
 async function say(page, text) {
   await page.fill('#text', text);
@@ -55,8 +46,17 @@ async function say(page, text) {
 }
 
 async function reads(page, text) {
-  await page.waitForFunction(text => [...document.querySelectorAll('#log li > span')].some(span => span.textContent === text), text);
+  await page.waitForFunction(text => [...document.querySelectorAll('#log .body')].some(body => body.textContent === text), text);
 }
+
+async function subscribe(page, topic, history = '') {
+  await page.fill('#topic', topic);
+  await page.fill('#history', history);
+  await page.press('#topic', 'Enter');
+}
+
+/** What the subscriptions are shown as: name and offset. */
+const topics = page => page.$$eval('#topics li', all => all.map(item => [...item.querySelectorAll('span')].map(span => span.textContent).join(' ')));
 
 test('what is typed in one tab is read in the other', async () => {
   const [one, other] = [await tab(), await tab()];
@@ -66,8 +66,10 @@ test('what is typed in one tab is read in the other', async () => {
   await other.click('#send');
   await reads(one, 'by the button');
   assert.equal(await one.inputValue('#text'), '');
-  assert.equal(await one.textContent('#sent'), '1');
+  await one.waitForFunction(() => document.getElementById('sent').textContent === '1');
   assert.equal(await one.textContent('#received'), '2');
+  assert.deepEqual(await one.$$eval('#log .offset', all => all.map(offset => offset.textContent)), ['1', '2']);
+  assert.deepEqual(await one.$$eval('#topics .place', all => all.map(place => place.textContent)), ['2']);
   assert.equal(await one.isVisible('#welcome'), false);
   for (const page of [one, other]) assert.deepEqual(page.errors, []);
 });
@@ -78,7 +80,7 @@ test('nothing is requested from outside', async () => {
   await reads(page, 'hello');
   const elsewhere = page.requests.filter(url => !url.startsWith('data:') && new URL(url).host !== stentor.host);
   assert.deepEqual(elsewhere, []);
-  assert.deepEqual(page.requests.filter(url => url.startsWith('http')), [stentor.page]);
+  assert.deepEqual(page.requests.filter(url => url.startsWith('http')), [stentor.page, `${stentor.page}client.js`]);
   assert.deepEqual(page.errors, []);
 });
 
@@ -93,14 +95,13 @@ test('markup is shown as text', async () => {
 
 test('topics in Cyrillic and emoji are shared through the address', async () => {
   const page = await tab();
-  await page.fill('#topic', 'чат/🎺 1');
-  assert.equal(await page.textContent('#toggle'), 'Switch');
-  await page.press('#topic', 'Enter');
-  await page.waitForFunction(() => document.title === 'чат/🎺 1 · Stentor');
-  await open(page);
+  await subscribe(page, 'чат/🎺 1&2');
+  await page.waitForFunction(() => document.title === 'чат/🎺 1&2 · Stentor');
+  await reads(page, 'Subscribed to чат/🎺 1&2 behind 0');
   const other = await tab({ at: new URL(page.url()).hash });
-  assert.equal(await other.inputValue('#topic'), 'чат/🎺 1');
-  const reader = await Client.join(stentor.ws('чат/🎺 1'));
+  await reads(other, 'Subscribed to чат/🎺 1&2 behind 0');
+  assert.match((await topics(other)).join(), /^chat\/room1 \d+,чат\/🎺 1&2 0$/);
+  const reader = await Client.join(stentor.ws('чат/🎺 1&2'));
   await say(other, 'here');
   await reads(page, 'here');
   assert.equal(await reader.next(), 'here');
@@ -108,24 +109,79 @@ test('topics in Cyrillic and emoji are shared through the address', async () => 
 });
 
 test('a name that is no topic is told, and nothing is asked', async () => {
-  const page = await tab();
-  for (const name of ['', 'a*', '_stentor/x', 'я'.repeat(128), 'a/../b']) {
-    await page.fill('#topic', name);
-    await page.click('#toggle');
+  const page = await tab({ at: '#first' });
+  for (const name of ['', 'a*', '_stentor/x', 'я'.repeat(128)]) {
+    await subscribe(page, name);
     await page.waitForSelector('#problem:not([hidden])');
-    assert.equal(await page.getAttribute('#status', 'data-state'), 'closed');
-    assert.equal(await page.isDisabled('#send'), true);
+    assert.equal(await page.locator('#topics li').count(), 1);
   }
-  await page.fill('#topic', 'fine');
-  await page.press('#topic', 'Enter');
-  await open(page);
+  await subscribe(page, 'fine/../or/not');
+  await reads(page, 'Subscribed to fine/../or/not behind 0');
   assert.equal(await page.isVisible('#problem'), false);
+});
+
+test('several topics: which a message is of, which one is published to, and an end to one', async () => {
+  const page = await tab({ at: '#several/a&several/b' });
+  const writer = await Client.join(stentor.ws('several/a', 'mode=pub'));
+  writer.send('to a');
+  await reads(page, 'to a');
+  assert.equal(await page.getAttribute('#text', 'placeholder'), 'Message to several/b');
+  await say(page, 'to b');
+  await reads(page, 'to b');
+  assert.deepEqual(await page.$$eval('#log li:not(.event)', all => all.map(item => item.querySelector('.of').textContent)), ['several/a', 'several/b']);
+  await page.click('#topics button:has-text("several/a")');
+  await say(page, 'to a again');
+  await reads(page, 'to a again');
+  assert.deepEqual(await topics(page), ['several/a 2', 'several/b 1']);
+  assert.equal(new URL(page.url()).hash, '#several/a&several/b');
+  await page.click('[aria-label="Unsubscribe from several/a"]');
+  await reads(page, 'Unsubscribed from several/a');
+  writer.send('nobody reads this');
+  await say(page, 'to b again');
+  await reads(page, 'to b again');
+  assert.deepEqual(await topics(page), ['several/b 2']);
+  assert.equal(await page.locator('#log .body', { hasText: 'nobody reads this' }).count(), 0);
+  await page.click('[aria-label="Unsubscribe from several/b"]');
+  assert.equal(await page.isDisabled('#send'), true);
+  assert.deepEqual(page.errors, []);
+  writer.socket.close();
+});
+
+test('history comes first, as much as is asked for', async () => {
+  const writer = await Client.join(stentor.ws('kept/h', 'mode=pub'));
+  for (let i = 1; i <= 10; i++) writer.send(`kept ${i}`);
+  const page = await tab({ at: '#elsewhere' });
+  await subscribe(page, 'kept/h', '3');
+  await reads(page, 'Subscribed to kept/h behind 7');
+  await reads(page, 'kept 10');
+  assert.deepEqual(await page.$$eval('#log .offset', all => all.map(offset => offset.textContent)), ['8', '9', '10']);
+  writer.socket.close();
+});
+
+test('after a cut it has what it missed, or says that it has not', async () => {
+  const cuts = await Cuts.before(stentor.host);
+  const page = await tab({ at: '#kept/c&lost/c', server: { page: `http://${cuts.host}/` } });
+  const writers = await Promise.all(['kept/c', 'lost/c'].map(topic => Client.join(stentor.ws(topic, 'mode=pub'))));
+  for (const writer of writers) writer.send('before');
+  await page.waitForFunction(() => document.querySelectorAll('#log li:not(.event)').length === 2);
+  cuts.cut();
+  await page.waitForSelector('#status[data-state=waiting]');
+  for (const writer of writers) writer.send('meanwhile');
+  await open(page);
+  await reads(page, 'Subscribed to kept/c behind 1: recovered, nothing is missing');
+  await reads(page, 'Subscribed to lost/c behind 2: not recovered');
+  await reads(page, 'Lost: messages of lost/c between 1 and 2');
+  await reads(page, 'meanwhile');
+  assert.deepEqual(await topics(page), ['kept/c 2', 'lost/c 2']);
+  for (const writer of writers) writer.socket.close();
+  await page.context().close();
+  cuts.stop();
 });
 
 test('without my own messages', async () => {
   const [me, other] = [await tab({ at: '#others' }), await tab({ at: '#others' })];
   await me.check('#others');
-  await me.waitForFunction(() => document.querySelectorAll('#log .event').length === 2);
+  await me.waitForFunction(() => document.querySelectorAll('#log .event').length === 4);
   await open(me);
   await say(me, 'mine');
   await reads(other, 'mine');
@@ -133,6 +189,7 @@ test('without my own messages', async () => {
   await reads(me, 'theirs');
   assert.equal(await me.textContent('#received'), '1');
   assert.equal(await me.textContent('#sent'), '1');
+  assert.deepEqual(await topics(me), ['others 2']);
 });
 
 test('binary is shown as its size and its beginning', async () => {
@@ -174,28 +231,37 @@ test('whoever reads back is not disturbed', async () => {
   assert.equal(await page.isVisible('#newest'), false);
 });
 
-test('disconnect and connect', async () => {
-  const page = await tab();
+test('disconnect and connect: it goes on where it was', async () => {
+  const page = await tab({ at: '#kept/d' });
+  await say(page, 'before');
+  await reads(page, 'before');
   await page.click('#toggle');
   await page.waitForSelector('#status[data-state=closed]');
   assert.equal(await page.isDisabled('#send'), true);
   assert.equal(await page.textContent('#toggle'), 'Connect');
+  const writer = await Client.join(stentor.ws('kept/d', 'mode=pub'));
+  writer.send('meanwhile');
+  writer.socket.close();
+  await writer.closed;
   await page.click('#toggle');
   await open(page);
+  await reads(page, 'Subscribed to kept/d behind 1: recovered, nothing is missing');
+  await reads(page, 'meanwhile');
 });
 
 test('it returns when the server does, unless told not to', async () => {
   let server = await Stentor.start();
   const { host } = server;
   const [returns, stays] = [await tab({ server }), await tab({ server })];
-  await stays.uncheck('#reconnect');
   await server.stop();
   await reads(returns, 'Closed: 1001 the server is stopping');
+  await stays.waitForSelector('#status[data-state=waiting]');
+  await stays.click('#toggle');
   await stays.waitForSelector('#status[data-state=closed]');
-  assert.match(await stays.textContent('#status'), /closed 1001 the server is stopping$/);
   await returns.waitForFunction(() => /again in \d+ s$/.test(document.getElementById('status').textContent));
   server = await Stentor.start([], host);
   await open(returns);
+  await reads(returns, 'chat/room1 has begun anew: what came after 0 is gone');
   await say(returns, 'back again');
   await reads(returns, 'back again');
   assert.equal(await stays.getAttribute('#status', 'data-state'), 'closed');
@@ -205,7 +271,7 @@ test('it returns when the server does, unless told not to', async () => {
 
 test('every control has a name, and the keyboard reaches it', async () => {
   const page = await tab();
-  const nameless = await page.evaluate(() => [...document.querySelectorAll('input, textarea, button, a, ol')]
+  const nameless = await page.evaluate(() => [...document.querySelectorAll('input, textarea, button, a, ol, ul')]
     .filter(control => !(control.labels?.length || control.ariaLabel || control.textContent.trim()))
     .map(control => control.outerHTML));
   assert.deepEqual(nameless, []);
@@ -214,19 +280,21 @@ test('every control has a name, and the keyboard reaches it', async () => {
 });
 
 test('screenshots: light, dark, phone', async () => {
-  const at = '#chat/room1';
+  const at = '#chat/room1&prices/eu';
   const shots = {
     light: await tab({ at, colorScheme: 'light' }),
     dark: await tab({ at, colorScheme: 'dark' }),
     phone: await tab({ at, colorScheme: 'light', viewport: { width: 375, height: 700 }, deviceScaleFactor: 2 }),
   };
-  const writer = await Client.join(stentor.ws('chat/room1'));
+  const [writer, prices] = await Promise.all(['chat/room1', 'prices/eu'].map(topic => Client.join(stentor.ws(topic))));
+  for (const page of Object.values(shots)) await page.click('#topics button:has-text("chat/room1")');
   await say(shots.light, 'Good morning, everybody');
   await reads(shots.dark, 'Good morning, everybody');
-  await say(shots.dark, 'Добрый день! 🎺');
-  await reads(shots.light, 'Добрый день! 🎺');
+  await say(shots.dark, 'Добрый день!');
+  await reads(shots.light, 'Добрый день!');
   await say(shots.light, '<script>alert("only text")</script>');
   await reads(shots.dark, '<script>alert("only text")</script>');
+  prices.send('{"symbol":"AMBER","price":101.25}');
   writer.send('{"type":"score","home":2,"away":1}');
   writer.send(Buffer.from(Uint8Array.from({ length: 1234 }, (_, i) => i * 7)));
   await reads(shots.light, '{"type":"score","home":2,"away":1}');

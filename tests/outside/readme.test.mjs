@@ -11,7 +11,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
-import { chromium } from 'playwright-core';
+import { launch } from './browser.mjs';
 import { Client, REPOSITORY, TARGET, within } from './server.mjs';
 
 const README = readFileSync(path.join(REPOSITORY, 'README.md'), 'utf8');
@@ -65,10 +65,7 @@ test('the Python snippet prints what the README says', async () => {
 
 test('the console snippet publishes and receives, on the page', async () => {
   const [snippet] = blocks('js');
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  });
+  const browser = await launch();
   try {
     const page = await browser.newPage();
     await page.goto('http://127.0.0.1:8080/');

@@ -1,6 +1,6 @@
 /**
- * A Stentor of one's own for the tests in JavaScript: starts the built binary on a free port, stops it with
- * SIGTERM and checks that it ends with 0. The twin of server.py.
+ * A Stentor of one's own for the tests in JavaScript: starts the built binary, or an example, on a free port, stops it
+ * with SIGTERM and checks that it ends with 0. The twin of server.py.
  */
 
 import assert from 'node:assert/strict';
@@ -23,16 +23,27 @@ export class Stentor {
   #log = '';
   host;
 
-  static async start(flags = [], listen = '127.0.0.1:0') {
+  static start(flags = [], listen = '127.0.0.1:0') {
+    return Stentor.#run(BINARY, ['--listen', listen, '--drain-timeout', '2s', ...FLAGS, ...flags]);
+  }
+
+  /** A program of examples/, which has to be built. */
+  static example(name, listen = '127.0.0.1:0', ...more) {
+    return Stentor.#run(path.join(TARGET, 'debug', 'examples', name), [listen, ...more]);
+  }
+
+  static async #run(program, parameters) {
     const server = new Stentor();
-    const child = spawn(BINARY, ['--listen', listen, '--drain-timeout', '2s', ...FLAGS, ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = spawn(program, parameters, { stdio: ['ignore', 'pipe', 'pipe'] });
     server.#process = child;
     // A test that failed before it stopped its server leaves none behind.
-    process.once('exit', () => child.kill('SIGKILL'));
+    const kill = () => child.kill('SIGKILL');
+    process.once('exit', kill);
+    child.once('exit', () => process.off('exit', kill));
     server.host = await within('the server to listen', new Promise((resolve, reject) => {
       child.once('error', reject);
       child.once('exit', code => reject(new Error(`exit code ${code}; its log: ${server.#log}`)));
-      child.stderr.setEncoding('utf8').on('data', text => {
+      for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', text => {
         server.#log += text;
         const found = /listening on http:\/\/(\S+?)\//.exec(server.#log);
         if (found) resolve(found[1]);

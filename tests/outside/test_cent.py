@@ -62,7 +62,7 @@ def test_batch(backend):
 
 def test_subscribe_and_disconnect(backend, stentor):
     # A connection is told its name by the JSON dialect.
-    with connect(stentor.ws("mine", "?format=json"), proxy=None) as client:
+    with connect(stentor.ws("mine", "format=json"), proxy=None) as client:
         name = json.loads(client.recv(10))["client"]
         backend.subscribe(cent.SubscribeRequest(user="", client=name, channel="given"))
         assert json.loads(client.recv(10))["subscribed"] == "given"

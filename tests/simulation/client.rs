@@ -292,6 +292,7 @@ impl Client {
                     news.push(News::Opened);
                 }
             }
+            Found::Block(block) => return Err(format!("a block of a stream that nobody asked for: {block}")),
             Found::Ping(payload) => {
                 let vanished = self.reading == Reading::Never;
                 if !vanished && !self.leaving && self.close_code.is_none() {

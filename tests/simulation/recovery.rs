@@ -1,5 +1,5 @@
 //! Worlds of clients that come back: cut off at any moment, to any worker, while messages flow and mail is stuck, each
-//! must find what it has missed, once and in order, in both encodings of the same topics.
+//! must find what it has missed, once and in order, in all encodings of the same topics.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,7 +16,7 @@ use stentor::{
         Settings, Shared, Worker,
         driver::{
             Driver,
-            sim::{Buffers, Dice, Net, Personality, Sim, SocketId},
+            sim::{Buffers, Dice, Ended, Net, Personality, Sim, SocketId},
         },
         stats::Stats,
     },
@@ -29,6 +29,20 @@ use crate::{
     world::{LARGE, id},
 };
 
+/// What a reader speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Dialect {
+    Raw,
+    Json,
+    /// Events of one topic.
+    Events,
+    /// Events of all topics on one stream.
+    AllEvents,
+}
+
+const DIALECTS: [Dialect; 5] =
+    [Dialect::Json, Dialect::AllEvents, Dialect::Events, Dialect::Raw, Dialect::Json];
+
 /// Where a reader stands in a topic.
 #[derive(Clone, Default)]
 struct Place {
@@ -38,6 +52,8 @@ struct Place {
     subscribed: bool,
     /// A welcome must come next.
     is_new: bool,
+    /// Messages that it was told to be made to skip, on an event stream: the next one's id leaves them out.
+    skipped: u64,
 }
 
 /// What topics welcome with.
@@ -46,8 +62,10 @@ const WELCOME: &str = r#"{"welcome":"here"}"#;
 struct Reader {
     socket: SocketId,
     parser: Parser,
-    is_json: bool,
+    dialect: Dialect,
     places: BTreeMap<String, Place>,
+    /// The id of the last event.
+    id: String,
     to_send: VecDeque<u8>,
     /// Returns so far, and messages.
     returns: u64,
@@ -139,8 +157,9 @@ impl Recoveries {
             world.readers.push(Reader {
                 socket,
                 parser: Parser::default(),
-                is_json: number % 3 > 0,
+                dialect: DIALECTS[number % DIALECTS.len()],
                 places: BTreeMap::new(),
+                id: String::new(),
                 to_send: VecDeque::new(),
                 returns: 0,
                 messages: 0,
@@ -167,13 +186,40 @@ impl Recoveries {
         (reader.socket, reader.parser, reader.is_over) = (socket, Parser::default(), false);
         reader.to_send.clear();
         reader.returns += 1;
-        reader.places.values_mut().for_each(|place| place.subscribed = false);
+        reader.places.values_mut().for_each(|place| (place.subscribed, place.skipped) = (false, 0));
         let first = topic(number % topics);
-        if !reader.is_json {
-            // A raw reader can't go on where it was: it begins anew.
-            reader.places = BTreeMap::from([(first.clone(), Place { is_new: true, ..Place::default() })]);
-            reader.to_send.extend(wire::upgrade(&format!("/ws/{first}?mode=sub")));
-            return;
+        match reader.dialect {
+            Dialect::Raw => {
+                // A raw reader can't go on where it was: it begins anew.
+                reader.places = BTreeMap::from([(first.clone(), Place { is_new: true, ..Place::default() })]);
+                reader.to_send.extend(wire::upgrade(&format!("/ws/{first}?mode=sub")));
+                return;
+            }
+            Dialect::Events | Dialect::AllEvents => {
+                let asked: Vec<String> = match reader.dialect {
+                    Dialect::Events => vec![first],
+                    _ => (0..topics).map(topic).collect(),
+                };
+                if reader.id.is_empty() {
+                    // It has not been told all that it needs to come back.
+                    reader.places = asked.iter().map(|topic| (topic.clone(), Place::default())).collect();
+                }
+                let query: Vec<String> = asked.iter().map(|topic| format!("topic={topic}")).collect();
+                let header = match &*reader.id {
+                    "" => String::new(),
+                    id => format!("Last-Event-ID: {id}\r\n"),
+                };
+                let path = format!("/sse?{}", query.join("&"));
+                reader
+                    .to_send
+                    .extend(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n").into_bytes());
+                if dice.happens(40) {
+                    // What nobody waits for.
+                    reader.to_send.extend((0..100).map(|_| dice.below(256) as u8));
+                }
+                return;
+            }
+            Dialect::Json => {}
         }
         if by_request {
             let place = reader.places.entry(first.clone()).or_default();
@@ -219,6 +265,10 @@ impl Recoveries {
         while let Some(found) = reader.parser.next()? {
             match found {
                 Found::Response(101) | Found::Pong(_) => {}
+                Found::Response(200) if reader.parser.is_stream() => {}
+                Found::Block(block) => {
+                    reader.block(&block, *skips).map_err(|what| format!("reader {number}: {what}"))?;
+                }
                 Found::Response(status) => return Err(format!("reader {number} was answered with {status}")),
                 Found::Ping(payload) => reader.to_send.extend(wire::whole(wire::PONG, &payload, dice)),
                 Found::Message(payload) => {
@@ -231,7 +281,12 @@ impl Recoveries {
                 }
             }
         }
-        reader.is_over |= net.ended(reader.socket).is_some();
+        let ended = net.ended(reader.socket);
+        let cut = ended == Some(Ended::Finished) && reader.parser.is_stream() && !reader.parser.is_between();
+        if cut {
+            return Err(format!("reader {number}: the stream ends inside an event"));
+        }
+        reader.is_over |= ended.is_some();
         Ok(())
     }
 
@@ -298,8 +353,8 @@ impl Recoveries {
         Ok(())
     }
 
-    /// Runs a world; gives the returns and messages of its readers.
-    fn run(&mut self) -> Result<(u64, u64), String> {
+    /// Runs a world; gives the returns and messages of its readers, and how many of the messages were events.
+    fn run(&mut self) -> Result<[u64; 3], String> {
         for _ in 0..6000 {
             self.step()?;
         }
@@ -322,21 +377,27 @@ impl Recoveries {
             }
             let has_all = |reader: &Reader| {
                 let all = |(number, published): (usize, u64)| {
-                    reader.places.get(&topic(number)).and_then(|place| place.last) == Some(published)
+                    let place = reader.places.get(&topic(number));
+                    place.and_then(|place| Some(place.last? + place.skipped)) == Some(published)
+                        || (place.is_none() && reader.dialect == Dialect::Events)
                 };
-                !reader.is_json
+                reader.dialect == Dialect::Raw
                     || self.publishers.iter().map(|(.., published)| *published).enumerate().all(all)
             };
             if round > 50 && self.readers.iter().all(has_all) {
                 let returns = self.readers.iter().map(|reader| reader.returns).sum();
-                return Ok((returns, self.readers.iter().map(|reader| reader.messages).sum()));
+                let is_event =
+                    |reader: &&Reader| matches!(reader.dialect, Dialect::Events | Dialect::AllEvents);
+                let messages = |reader: &Reader| reader.messages;
+                let all = self.readers.iter().map(messages).sum();
+                return Ok([returns, all, self.readers.iter().filter(is_event).map(messages).sum()]);
             }
         }
         let published: Vec<u64> = self.publishers.iter().map(|(.., published)| *published).collect();
         let places = |reader: &Reader| {
             let places =
                 reader.places.iter().map(|(topic, place)| (topic.clone(), place.last, place.subscribed));
-            (reader.is_json, reader.is_over, reader.returns, places.collect::<Vec<_>>())
+            (reader.dialect, reader.is_over, reader.returns, places.collect::<Vec<_>>())
         };
         let readers: Vec<_> = self.readers.iter().map(places).collect();
         let taken: u64 = self.shared.stats.iter().map(|stats| stats.messages_published.get()).sum();
@@ -354,7 +415,7 @@ impl Recoveries {
 impl Reader {
     fn got(&mut self, payload: &[u8], skips: bool) -> Result<(), String> {
         let text = std::str::from_utf8(payload).map_err(|error| error.to_string())?;
-        if !self.is_json {
+        if self.dialect == Dialect::Raw {
             let place = self.places.values_mut().next().expect("a raw reader has one topic");
             if std::mem::take(&mut place.is_new) {
                 return if text == WELCOME { Ok(()) } else { Err(format!("no welcome: {text:.80}")) };
@@ -366,6 +427,9 @@ impl Reader {
             return self.messages_of(number, expected);
         }
         let json: Value = serde_json::from_str(text).map_err(|error| format!("{error}: {text:.80}"))?;
+        if json["subscribed"].is_string() {
+            return self.begins(&json);
+        }
         let word = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
         if let Some(skipped) = json["skipped"].as_u64().filter(|&skipped| skips && skipped > 0) {
             let place = self.places.get_mut(&word("topic")).filter(|place| place.subscribed);
@@ -380,18 +444,6 @@ impl Reader {
             return if is_due && is_it { Ok(()) } else { Err(format!("not to be welcomed: {text:.80}")) };
         }
         let offset = json["offset"].as_u64().ok_or_else(|| format!("no offset: {text:.80}"))?;
-        if let Some(topic) = json["subscribed"].as_str() {
-            let place = self.places.get_mut(topic).ok_or_else(|| format!("never asked for {topic}"))?;
-            if place.subscribed {
-                return Err(format!("subscribed to {topic} twice"));
-            }
-            let recovered = json["recovered"] == true;
-            if place.last.is_some_and(|last| (last, &place.epoch) != (offset, &word("epoch")) || !recovered) {
-                return Err(format!("at {:?} of {topic}: {text}", place.last));
-            }
-            *place = Place { epoch: word("epoch"), last: Some(offset), subscribed: true, is_new: !recovered };
-            return Ok(());
-        }
         let topic = word("topic");
         let place = self.places.get_mut(&topic).filter(|place| place.subscribed && !place.is_new);
         let place = place.ok_or_else(|| format!("a message before its subscription: {text:.80}"))?;
@@ -401,6 +453,87 @@ impl Reader {
         }
         let number = number_of(&word("data"))?;
         self.messages_of(number, offset - 1)
+    }
+
+    fn begins(&mut self, notice: &Value) -> Result<(), String> {
+        let word = |key: &str| notice[key].as_str().unwrap_or_default().to_owned();
+        let offset = notice["offset"].as_u64().ok_or_else(|| format!("no offset: {notice}"))?;
+        let topic = word("subscribed");
+        let place = self.places.get_mut(&topic).ok_or_else(|| format!("never asked for {topic}"))?;
+        if place.subscribed {
+            return Err(format!("subscribed to {topic} twice"));
+        }
+        let recovered = notice["recovered"] == true;
+        if place.last.is_some_and(|last| (last, &place.epoch) != (offset, &word("epoch")) || !recovered) {
+            return Err(format!("at {:?} of {topic}: {notice}", place.last));
+        }
+        *place = Place {
+            epoch: word("epoch"),
+            last: Some(offset),
+            subscribed: true,
+            is_new: !recovered,
+            ..Place::default()
+        };
+        Ok(())
+    }
+
+    /// Of an event stream.
+    fn block(&mut self, block: &str, skips: bool) -> Result<(), String> {
+        let line = |field: &str| {
+            block.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(": ").map(str::to_owned))
+        };
+        let (data, id) = (line("data"), line("id"));
+        match (&data, line("event").as_deref(), &id) {
+            (Some(data), Some("subscribed"), _) => {
+                let notice: Value = serde_json::from_str(data).map_err(|error| format!("{error}: {data}"))?;
+                self.begins(&notice)?;
+            }
+            (Some(data), None, Some(id)) => {
+                // A message moves its own topic's place in the id, by one.
+                if !self.places.values().all(|place| place.subscribed && !place.is_new) {
+                    return Err(format!("a message before all begin: {block:.80}"));
+                }
+                let mut moved = Vec::new();
+                for (place, text) in self.places.values_mut().zip(id.split(',')) {
+                    let offset = text.split_once('-').and_then(|(_, offset)| offset.parse().ok());
+                    if place.last != offset {
+                        let before = place.last.replace(offset.ok_or(format!("no id: {id}"))?);
+                        let skipped = std::mem::take(&mut place.skipped);
+                        moved.push((before.map(|before| before + skipped), offset));
+                    }
+                }
+                let [(Some(before), Some(offset))] = moved[..] else {
+                    return Err(format!("behind {} comes {id}: {moved:?}", self.id));
+                };
+                if offset != before + 1 {
+                    return Err(format!("after {before} comes {offset}"));
+                }
+                self.messages_of(number_of(data)?, before)?;
+            }
+            (Some(data), Some("skipped"), None) => {
+                let notice: Value = serde_json::from_str(data).map_err(|error| format!("{error}: {data}"))?;
+                let skipped = notice["skipped"].as_u64().filter(|&skipped| skips && skipped > 0);
+                let place = self.places.get_mut(notice["topic"].as_str().unwrap_or_default());
+                let place =
+                    place.filter(|place| place.subscribed).ok_or_else(|| format!("skipped: {data}"))?;
+                place.skipped += skipped.ok_or_else(|| format!("nothing is skipped here: {data}"))?;
+            }
+            (Some(data), None, None) if data == WELCOME => {
+                let begun = self.places.values().all(|place| place.subscribed);
+                let new = self.places.values_mut().find(|place| place.is_new).filter(|_| begun);
+                new.ok_or_else(|| "not to be welcomed".to_owned())?.is_new = false;
+            }
+            (None, None, None) if block == ":" || block.starts_with("retry: ") => {}
+            _ => return Err(format!("a block that nobody expects: {block:.80}")),
+        }
+        let Some(id) = id else { return Ok(()) };
+        let place = |place: &Place| format!("{}-{}", place.epoch, place.last.unwrap_or_default());
+        let places: Vec<String> = self.places.values().map(place).collect();
+        if places.join(",") != id {
+            return Err(format!("the id {id} at {places:?}"));
+        }
+        self.id = id;
+        Ok(())
     }
 
     fn messages_of(&mut self, number: u64, expected: u64) -> Result<(), String> {
@@ -420,15 +553,15 @@ fn recoveries_lose_and_repeat_nothing() {
         Some(seed) => (seed, 1),
         None => (crate::number("FIRST_SEED").unwrap_or(0), crate::number("SEEDS").unwrap_or(1000) / 5),
     };
-    let (mut returns, mut messages) = (0, 0);
+    let mut sums = [0; 3];
     for seed in first..first + seeds.max(1) {
         let what = Recoveries::new(seed).run();
-        let (more_returns, more) = what.unwrap_or_else(|what| {
+        let more = what.unwrap_or_else(|what| {
             panic!("seed {seed}: {what}\n  again: SEED={seed} cargo test --test simulation recoveries")
         });
-        returns += more_returns;
-        messages += more;
+        sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
     }
-    println!("{returns} returns, {messages} messages");
-    assert!(returns > 10 * seeds && messages > 100 * seeds, "{returns} returns, {messages} messages");
+    let [returns, messages, events] = sums;
+    println!("{returns} returns, {messages} messages, {events} of them events");
+    assert!(returns > 10 * seeds && messages > 100 * seeds && events > 30 * seeds, "{sums:?}");
 }

@@ -64,6 +64,8 @@ pub fn upgrade(path: &str) -> Vec<u8> {
 #[derive(Debug)]
 pub enum Found {
     Response(u16),
+    /// Of an event stream, without the empty line that ends it.
+    Block(String),
     Message(Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
@@ -75,6 +77,7 @@ pub enum Found {
 pub struct Parser {
     bytes: Vec<u8>,
     upgraded: bool,
+    streams: bool,
     closed: bool,
 }
 
@@ -94,7 +97,23 @@ impl Parser {
 
     /// The next whole thing.
     pub fn next(&mut self) -> Result<Option<Found>, String> {
-        if self.upgraded { self.frame() } else { self.response() }
+        match (self.upgraded, self.streams) {
+            (true, _) => self.frame(),
+            (_, true) => self.block(),
+            _ => self.response(),
+        }
+    }
+
+    /// Whether an event stream has begun.
+    pub fn is_stream(&self) -> bool {
+        self.streams
+    }
+
+    fn block(&mut self) -> Result<Option<Found>, String> {
+        let Some(end) = self.bytes.windows(2).position(|window| window == b"\n\n") else { return Ok(None) };
+        let block = String::from_utf8(self.bytes[..end].to_vec()).map_err(|error| error.to_string())?;
+        self.bytes.drain(..end + 2);
+        Ok(Some(Found::Block(block)))
     }
 
     fn response(&mut self) -> Result<Option<Found>, String> {
@@ -114,6 +133,7 @@ impl Parser {
         }
         self.bytes.drain(..end + 4 + len);
         self.upgraded = status == 101;
+        self.streams = status == 200 && head.contains("\r\nContent-Type: text/event-stream");
         Ok(Some(Found::Response(status)))
     }
 

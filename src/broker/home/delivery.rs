@@ -11,6 +11,8 @@ pub struct Delivery {
     pub exclude: Option<ConnectionId>,
     /// Who wants to know the number that it gets.
     pub receipt: Option<Receipt>,
+    /// If its topic has not taken it by then it is dropped.
+    pub until: Option<Tick>,
     /// What is seldom asked.
     pub extras: Option<Arc<Extras>>,
 }
@@ -21,9 +23,14 @@ impl Delivery {
         Delivery { exclude, ..Delivery::default() }
     }
 
-    /// When the message is dropped, if nobody could take it before.
-    pub fn until(&self) -> Option<Tick> {
-        self.extras.as_ref()?.until
+    /// What its publisher wants to know; no lane reports of it.
+    pub(super) fn receipted(&self, outcome: Result<Place, NotPublished>) -> Option<Receipted> {
+        self.receipt.map(|receipt| Receipted { receipt, outcome, reports: 0 })
+    }
+
+    /// Whether its time is over.
+    pub fn is_late(&self, now: Tick) -> bool {
+        self.until.is_some_and(|until| until <= now)
     }
 }
 
@@ -31,13 +38,13 @@ impl Delivery {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Extras {
     /// What its publisher has attached: a JSON object of strings.
-    pub tags: Option<Box<str>>,
+    pub tags: Option<Arc<str>>,
     /// It is left out of its topic's history.
     pub skip_history: bool,
     /// A further message to the topic with the same key is not published: its receipt has this one's number.
     pub idempotency_key: Option<Box<str>>,
-    /// If its topic has not taken it by then it is dropped.
-    pub until: Option<Tick>,
+    /// Each lane that reads it is asked what has become of it.
+    pub report: bool,
 }
 
 /// Names a message to whoever has published it.
@@ -76,4 +83,6 @@ pub struct Receipted {
     pub receipt: Receipt,
     /// Where it is now.
     pub outcome: Result<Place, NotPublished>,
+    /// Lanes that were asked to report of it.
+    pub reports: u16,
 }

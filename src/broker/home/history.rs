@@ -43,6 +43,8 @@ pub struct PageRequest {
     pub since: Option<(Option<Epoch>, Offset)>,
     /// The newest first.
     pub reverse: bool,
+    /// No more messages than these are wanted.
+    pub limit: u64,
 }
 
 /// Why no part of a history is given.
@@ -66,20 +68,76 @@ impl PageRequest {
     }
 }
 
-/// A message of which more was asked.
-struct Noted {
+/// What is to be known of a message beside its bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Noted {
+    tags: Option<Arc<str>>,
+    /// It has a number, and is not found here.
+    is_left_out: bool,
+}
+
+impl Noted {
+    /// What is to be known of a message of which this was asked; `None`: nothing.
+    pub(super) fn of(extras: &Extras) -> Option<Noted> {
+        let noted = Noted { tags: extras.tags.clone(), is_left_out: extras.skip_history };
+        (noted.is_left_out || noted.tags.is_some()).then_some(noted)
+    }
+
+    /// The memory that it takes, at most.
+    pub(super) fn bytes(&self) -> usize {
+        2 * size_of::<NotedMessage>() + self.tags.as_ref().map_or(0, |tags| tags.len() + 16)
+    }
+}
+
+struct NotedMessage {
     offset: Offset,
-    extras: Arc<Extras>,
+    noted: Noted,
     _charge: Charge,
 }
 
 /// A run of units in another encoding.
+#[derive(Debug)]
 struct Chunk {
     /// The message before its first.
     behind: Offset,
     bytes: Bytes,
     /// Where each unit ends.
     ends: Vec<u32>,
+}
+
+/// Whole units that one who comes back gets, one after another. The bytes are those of all who come back.
+#[derive(Clone, Debug)]
+pub struct Run {
+    chunk: Arc<Chunk>,
+    /// Units of the chunk that lie before.
+    passed: usize,
+}
+
+impl Run {
+    /// All of its bytes.
+    pub fn bytes(&self) -> Bytes {
+        self.chunk.bytes.slice(self.start()..)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start() == self.chunk.bytes.len()
+    }
+
+    fn start(&self) -> usize {
+        self.passed.checked_sub(1).map_or(0, |last| self.chunk.ends[last] as usize)
+    }
+}
+
+/// Its units, each with its number. That of a message that was left out is empty.
+impl Iterator for Run {
+    type Item = (Offset, Bytes);
+
+    fn next(&mut self) -> Option<(Offset, Bytes)> {
+        let end = *self.chunk.ends.get(self.passed)? as usize;
+        let unit = self.chunk.bytes.slice(self.start()..end);
+        self.passed += 1;
+        Some((Offset(self.chunk.behind.0 + self.passed as u64), unit))
+    }
 }
 
 /// A chunk's memory. It counts against the bound on all logs as long as anybody has a reference to it.
@@ -100,17 +158,16 @@ impl Chunk {
     }
 
     /// Its units behind a message.
-    fn behind(&self, offset: Offset) -> Bytes {
-        let units = usize::try_from(offset.since(self.behind)).unwrap_or(usize::MAX).min(self.ends.len());
-        let start = units.checked_sub(1).map_or(0, |last| self.ends[last] as usize);
-        self.bytes.slice(start..)
+    fn behind(self: &Arc<Self>, offset: Offset) -> Run {
+        let passed = usize::try_from(offset.since(self.behind)).unwrap_or(usize::MAX).min(self.ends.len());
+        Run { chunk: Arc::clone(self), passed }
     }
 }
 
 /// The past in one other encoding, as far as somebody has asked for it: chunks without a gap between them.
 struct Replays {
     encoding: Encoding,
-    chunks: VecDeque<Chunk>,
+    chunks: VecDeque<Arc<Chunk>>,
     used: UnixTime,
 }
 
@@ -126,7 +183,9 @@ pub(super) struct History {
     retention: Retention,
     replays: Vec<Replays>,
     /// Of the messages that are kept: those with tags, and those that are left out.
-    noted: VecDeque<Noted>,
+    noted: VecDeque<NotedMessage>,
+    /// How many of these are left out.
+    left_out: u64,
     /// Nothing before is kept: it was asked to forget.
     forgotten: Offset,
 }
@@ -147,6 +206,7 @@ impl History {
             retention,
             replays: Vec::new(),
             noted: VecDeque::new(),
+            left_out: 0,
             forgotten: head.offset,
         }
     }
@@ -158,9 +218,10 @@ impl History {
         self.expire(now);
     }
 
-    /// Notes what was asked for the newest message.
-    pub(super) fn note_extras(&mut self, offset: Offset, extras: Arc<Extras>, charge: Charge) {
-        self.noted.push_back(Noted { offset, extras, _charge: charge });
+    /// Notes what is to be known of the newest message.
+    pub(super) fn note_message(&mut self, offset: Offset, noted: Noted, charge: Charge) {
+        self.left_out += u64::from(noted.is_left_out);
+        self.noted.push_back(NotedMessage { offset, noted, _charge: charge });
     }
 
     /// Forgets all that it has.
@@ -169,6 +230,7 @@ impl History {
         self.kept.release();
         self.replays.clear();
         self.noted.clear();
+        self.left_out = 0;
     }
 
     /// Hands a part of what is kept to `visit`, as long as that wants more.
@@ -181,9 +243,9 @@ impl History {
         let first = self.first(now);
         let mut noted = self.noted.iter().peekable();
         let mut whole = move |(offset, _, unit)| {
-            let extras = extras_of(&mut noted, offset);
-            let is_in = extras.is_none_or(|extras| !extras.skip_history);
-            is_in.then(|| (offset, unit, extras.and_then(|extras| extras.tags.as_deref())))
+            let noted = noted_of(&mut noted, offset);
+            let is_in = noted.is_none_or(|noted| !noted.is_left_out);
+            is_in.then(|| (offset, unit, noted.and_then(|noted| noted.tags.as_deref())))
         };
         match (request.since, request.reverse) {
             (since, false) => {
@@ -196,8 +258,12 @@ impl History {
                 while units.next().is_some_and(|(offset, unit, tags)| visit(offset, unit, tags)) {}
             }
             (since, true) => {
-                let is_before = |offset| since.is_none_or(|(_, since)| offset < since);
-                let units = self.kept.units(first).take_while(|(offset, ..)| is_before(*offset));
+                let end = since.map_or(Offset(u64::MAX), |(_, since)| since);
+                let newest = Offset(end.0.min(self.kept.head().offset.0 + 1) - 1);
+                let wanted = request.limit.saturating_add(self.left_out);
+                let behind = Offset(newest.0.saturating_sub(wanted)).max(first.offset);
+                let from = self.kept.behind(behind).unwrap_or(first);
+                let units = self.kept.units(from).take_while(|(offset, ..)| *offset < end);
                 let units: Vec<_> = units.filter_map(&mut whole).collect();
                 let mut units = units.into_iter().rev();
                 while units.next().is_some_and(|(offset, unit, tags)| visit(offset, unit, tags)) {}
@@ -215,7 +281,7 @@ impl History {
                 *first = to;
             }
         };
-        let by_count = Offset(head.offset.0.saturating_sub(self.retention.messages)).max(self.forgotten);
+        let by_count = self.newest(self.retention.messages).max(self.forgotten);
         if let Some(mark) = self.kept.behind(by_count) {
             raise(&mut first, mark);
         }
@@ -228,13 +294,29 @@ impl History {
         first
     }
 
+    /// The place before so many of the newest messages, those that are left out not counted.
+    fn newest(&self, messages: u64) -> Offset {
+        let mut behind = self.kept.head().offset.0.saturating_sub(messages);
+        if self.left_out > 0 {
+            let left_out = self.noted.iter().rev().filter(|message| message.noted.is_left_out);
+            for message in left_out.take_while(|message| message.offset.0 > 0) {
+                if message.offset.0 <= behind {
+                    break;
+                }
+                behind = behind.saturating_sub(1);
+            }
+        }
+        Offset(behind)
+    }
+
     /// Lets go of segments of which nothing is kept any more.
     pub(super) fn expire(&mut self, now: UnixTime) {
         let Retention { messages, age, bytes } = self.retention;
+        let left_out = self.left_out;
         let head = self.kept.head();
         self.kept.trim_while(|oldest| {
             let end = oldest.end();
-            head.offset.since(end.offset) >= messages
+            head.offset.since(end.offset) >= messages.saturating_add(left_out)
                 || head.position.since(end.position) >= bytes
                 || now.since(oldest.newest_time()) > millis(age)
         });
@@ -264,7 +346,10 @@ impl History {
     /// Forgets what was noted of messages that are gone.
     fn settle(&mut self) {
         let first = self.kept.first().offset;
-        while self.noted.front().is_some_and(|noted| noted.offset <= first) {
+        while let Some(oldest) = self.noted.front()
+            && oldest.offset <= first
+        {
+            self.left_out -= u64::from(oldest.noted.is_left_out);
             self.noted.pop_front();
         }
     }
@@ -284,7 +369,7 @@ impl History {
                 self.kept.behind(offset).filter(|_| is_kept)
             }
             Start::Newest(messages) => {
-                let offset = Offset(head.offset.0.saturating_sub(messages)).max(first.offset);
+                let offset = self.newest(messages).max(first.offset);
                 self.kept.behind(offset)
             }
         }
@@ -300,7 +385,7 @@ impl History {
         from: Mark,
         making: &Making<'_>,
         now: UnixTime,
-    ) -> Result<Vec<Bytes>, LogFull> {
+    ) -> Result<Vec<Run>, LogFull> {
         let head = self.kept.head().offset;
         if from.offset >= head {
             return Ok(Vec::new());
@@ -318,7 +403,7 @@ impl History {
         if chunks.back().is_some_and(|last| last.newest() < from.offset) {
             chunks.clear();
         }
-        match (chunks.front().map(|first| first.behind), chunks.back().map(Chunk::newest)) {
+        match (chunks.front().map(|first| first.behind), chunks.back().map(|last| last.newest())) {
             (Some(oldest), Some(newest)) => {
                 if from.offset < oldest {
                     let earlier = make_chunks(kept, noted, encoding, from, oldest, making)?;
@@ -338,17 +423,19 @@ impl History {
             _ => chunks.extend(make_chunks(kept, noted, encoding, from, head, making)?),
         }
         let wanted = chunks.iter().filter(|chunk| chunk.newest() > from.offset);
-        Ok(wanted.map(|chunk| chunk.behind(from.offset)).collect())
+        let runs = wanted.map(|chunk| chunk.behind(from.offset));
+        // Where all that is left of a chunk is left out nothing follows.
+        Ok(runs.filter(|run| !run.is_empty()).collect())
     }
 }
 
 /// What was noted of a message; `noted` is asked with rising numbers.
-fn extras_of<'a>(
-    noted: &mut std::iter::Peekable<impl Iterator<Item = &'a Noted>>,
+fn noted_of<'a>(
+    noted: &mut std::iter::Peekable<impl Iterator<Item = &'a NotedMessage>>,
     offset: Offset,
-) -> Option<&'a Extras> {
-    while noted.next_if(|noted| noted.offset < offset).is_some() {}
-    noted.peek().filter(|noted| noted.offset == offset).map(|noted| &*noted.extras)
+) -> Option<&'a Noted> {
+    while noted.next_if(|message| message.offset < offset).is_some() {}
+    noted.peek().filter(|message| message.offset == offset).map(|message| &message.noted)
 }
 
 fn millis(age: Duration) -> u64 {
@@ -358,23 +445,23 @@ fn millis(age: Duration) -> u64 {
 /// Encodes the messages from a place on up to a number.
 fn make_chunks(
     kept: &View,
-    noted: &VecDeque<Noted>,
+    noted: &VecDeque<NotedMessage>,
     encoding: Encoding,
     from: Mark,
     to: Offset,
     making: &Making<'_>,
-) -> Result<Vec<Chunk>, LogFull> {
+) -> Result<Vec<Arc<Chunk>>, LogFull> {
     let (mut chunks, mut behind) = (Vec::new(), from.offset);
     let (mut bytes, mut ends) = (Vec::new(), Vec::new());
     let mut noted = noted.iter().peekable();
     for (offset, time, unit) in kept.units(from).take_while(|(offset, ..)| *offset <= to) {
-        let extras = extras_of(&mut noted, offset);
-        if extras.is_some_and(|extras| extras.skip_history) {
+        let noted = noted_of(&mut noted, offset);
+        if noted.is_some_and(|noted| noted.is_left_out) {
             // Its number has no bytes.
         } else if encoding == Encoding::CANONICAL {
             bytes.extend_from_slice(unit);
         } else {
-            let tags = extras.and_then(|extras| extras.tags.as_deref());
+            let tags = noted.and_then(|noted| noted.tags.as_deref());
             let stamp = Stamp { topic: making.topic, epoch: making.epoch, offset, time, tags };
             making.encoder.encode(encoding, &stamp, unit, &mut bytes);
         }
@@ -383,7 +470,8 @@ fn make_chunks(
             bytes.shrink_to_fit();
             let charge = making.gauge.charge(bytes.len()).ok_or(LogFull)?;
             let made = Made { bytes: std::mem::take(&mut bytes), _charge: charge };
-            chunks.push(Chunk { behind, bytes: Bytes::from_owner(made), ends: std::mem::take(&mut ends) });
+            let ends = std::mem::take(&mut ends);
+            chunks.push(Arc::new(Chunk { behind, bytes: Bytes::from_owner(made), ends }));
             behind = offset;
         }
     }

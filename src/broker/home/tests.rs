@@ -56,7 +56,7 @@ struct Labels;
 
 impl Encoder for Labels {
     fn encode(&self, encoding: Encoding, stamp: &Stamp<'_>, unit: &[u8], out: &mut Vec<u8>) {
-        out.extend(format!("<{} {} ", stamp.topic, stamp.offset.0).bytes());
+        out.extend(format!("<{} {} {}", stamp.topic, stamp.offset.0, stamp.tags.unwrap_or_default()).bytes());
         (0..encoding.0).for_each(|_| out.extend_from_slice(unit));
         out.push(b'>');
     }
@@ -173,10 +173,11 @@ fn an_excluded_connection_is_told_to_its_worker_alone_and_ranges_merge() {
         );
     }
     let at = |n| Position(Position::START.0 + n);
-    let except =
-        |from, to, messages| Except { connection: connection(3), from: at(from), to: at(to), messages };
-    assert_eq!(news(&mut homes, HERE).excepts, [except(0, 4, 2), except(6, 8, 1)]);
-    assert!(news(&mut homes, THERE).excepts.is_empty());
+    let except = |from, to, messages| {
+        Note::Except(Except { connection: connection(3), from: at(from), to: at(to), messages })
+    };
+    assert_eq!(news(&mut homes, HERE).notes, [except(0, 4, 2), except(6, 8, 1)]);
+    assert!(news(&mut homes, THERE).notes.is_empty());
 }
 
 #[test]
@@ -347,14 +348,14 @@ fn each_encoding_that_is_read_has_all_messages_in_one_order() {
         let mut view = View::new(head.from);
         view.apply(head.head, head.extents.clone());
         assert_eq!(head.head.offset, Offset(4));
-        assert_eq!(head.excepts.len(), usize::from(head.lane == LANE || head.lane == OTHER_LANE));
-        let except = head.excepts[0];
+        assert_eq!(head.notes.len(), usize::from(head.lane == LANE || head.lane == OTHER_LANE));
+        let Note::Except(except) = head.notes[0] else { panic!("no report was asked for") };
         let left_out = view.first_run(except.from)[..except.to.since(except.from) as usize].to_vec();
         (read_all(&view), String::from_utf8(left_out).unwrap())
     };
     assert_eq!(read(&heads[0]), ("bc".into(), "c".into()));
     assert_eq!(read(&heads[1]), ("<t 2 aa><t 3 bb><t 4 cc>".into(), "<t 4 cc>".into()));
-    assert!(news(&mut homes, THERE).excepts.is_empty());
+    assert!(news(&mut homes, THERE).notes.is_empty());
     // Who reads no more costs nothing more.
     homes.leave(&name("t"), HERE, OTHER_LANE, Tick(0));
     publish(&mut homes, b"d", 0);
@@ -380,7 +381,7 @@ fn the_slowest_reader_of_any_encoding_holds_publishers_back() {
 
 fn replayed(homes: &mut Homes, topic: &str, encoding: Encoding, start: Start) -> (Replay, String) {
     let replay = homes.replay(&name(topic), encoding, start, Tick(0)).unwrap();
-    let text = String::from_utf8(replay.runs.concat()).unwrap();
+    let text = String::from_utf8(replay.runs.iter().map(Run::bytes).collect::<Vec<_>>().concat()).unwrap();
     (replay, text)
 }
 
@@ -475,4 +476,136 @@ fn histories_give_way_to_publishers() {
     assert_eq!(homes.released().len(), held, "all were taken, and the oldest were let go of");
     homes.join(&name("t"), JSON, HERE, LANE, Tick(100)).unwrap();
     assert_eq!(news(&mut homes, HERE).head.offset, Offset(2000));
+}
+
+fn asking(number: u32, until: Option<u32>, extras: Extras) -> Delivery {
+    let receipt = Some(Receipt { connection: connection(1), number });
+    let extras = (extras != Extras::default()).then(|| Arc::new(extras));
+    Delivery { exclude: None, receipt, until: until.map(Tick), extras }
+}
+
+fn publish_asking(homes: &mut Homes, text: &[u8], delivery: Delivery, at: u32) -> Published {
+    homes.publish(&name("t"), Unit::Borrowed(text), delivery, Sender::Nobody, Tick(at))
+}
+
+/// Numbers of messages and the offsets that they have got.
+fn receipts(homes: &mut Homes) -> Vec<(u32, Result<u64, NotPublished>)> {
+    let outcome = |receipted: Receipted| receipted.outcome.map(|place| place.offset.0);
+    homes.receipted().drain(..).map(|receipted| (receipted.receipt.number, outcome(receipted))).collect()
+}
+
+#[test]
+fn what_finds_no_room_in_time_is_dropped_and_what_is_behind_it_goes_on() {
+    let mut homes = homes(100, 1, 10);
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
+    let publish = |homes: &mut Homes, number, until, at| {
+        publish_asking(homes, b"x", asking(number, until, Extras::default()), at)
+    };
+    assert_eq!(publish(&mut homes, 1, Some(5), 0), Published::Taken);
+    assert_eq!(publish(&mut homes, 2, Some(20), 0), Published::Held);
+    // It comes from far away, and its time is over before that of the first one.
+    assert_eq!(publish(&mut homes, 3, Some(10), 0), Published::Held);
+    assert_eq!(publish(&mut homes, 4, None, 0), Published::Held);
+    assert_eq!(publish(&mut homes, 5, Some(7), 7), Published::TooLate);
+    homes.tick(Tick(9));
+    assert_eq!(receipts(&mut homes), [(1, Ok(1)), (5, Err(NotPublished::TooLate))]);
+    homes.tick(Tick(10));
+    assert_eq!(receipts(&mut homes), [(3, Err(NotPublished::TooLate))]);
+    homes.tick(Tick(20));
+    assert_eq!(receipts(&mut homes), [(2, Err(NotPublished::TooLate))]);
+    assert_eq!((homes.released().len(), homes.take_late_count()), (2, 3));
+    let head = news(&mut homes, HERE).head;
+    let key = Key { index: 0, generation: 0 };
+    homes.raise_floor(key, HERE, LANE, head, Tick(21));
+    assert_eq!(receipts(&mut homes), [(4, Ok(2))], "who may wait for good is taken");
+    homes.tick(Tick(22));
+    assert!(homes.timed.is_empty());
+    homes.audit().unwrap();
+}
+
+#[test]
+fn a_key_is_known_while_its_topic_is_full_and_behind_the_first() {
+    let mut homes = homes(100, 1, 10);
+    homes.join(&name("t"), RAW, HERE, LANE, Tick(0)).unwrap();
+    let keyed = |number, key: &str| {
+        asking(number, Some(50), Extras { idempotency_key: Some(key.into()), ..Extras::default() })
+    };
+    assert_eq!(publish_asking(&mut homes, b"x", keyed(1, "a"), 0), Published::Taken);
+    assert_eq!(publish_asking(&mut homes, b"x", keyed(2, "b"), 0), Published::Held);
+    assert_eq!(publish_asking(&mut homes, b"x", keyed(3, "b"), 0), Published::Held);
+    assert_eq!(publish_asking(&mut homes, b"x", keyed(4, "a"), 0), Published::Taken, "it needs no room");
+    assert_eq!(receipts(&mut homes), [(1, Ok(1)), (4, Ok(1))]);
+    let head = news(&mut homes, HERE).head;
+    homes.raise_floor(Key { index: 0, generation: 0 }, HERE, LANE, head, Tick(1));
+    assert_eq!(receipts(&mut homes), [(2, Ok(2)), (3, Ok(2))], "once, for both");
+    homes.tick(Tick(101));
+    assert!(matches!(publish_asking(&mut homes, b"x", keyed(5, "a"), 101), Published::TooLate));
+}
+
+/// Numbers and tags of a part of the history.
+fn page(homes: &mut Homes, request: &PageRequest) -> Result<Vec<(u64, String)>, NoPage> {
+    let mut found = Vec::new();
+    homes.page(&name("t"), request, |offset, _, tags| {
+        if found.len() as u64 >= request.limit {
+            return false;
+        }
+        found.push((offset.0, tags.unwrap_or_default().to_owned()));
+        true
+    })?;
+    Ok(found)
+}
+
+#[test]
+fn a_history_knows_tags_and_what_is_left_out() {
+    let mut homes = homes_that_keep(Some(3), 1000, 100, 10);
+    for number in 1..=8 {
+        let extras = Extras {
+            tags: (number == 5 || number == 6).then(|| "{}".into()),
+            skip_history: matches!(number, 2 | 6 | 7),
+            ..Extras::default()
+        };
+        assert_eq!(publish_asking(&mut homes, b"x", asking(number, None, extras), 0), Published::Taken);
+    }
+    let all = PageRequest { since: None, reverse: false, limit: 10 };
+    let entry = |number, tags: &str| (number, tags.to_owned());
+    let kept = vec![entry(4, ""), entry(5, "{}"), entry(8, "")];
+    assert_eq!(page(&mut homes, &all), Ok(kept.clone()), "three that are found");
+    let newest_two = PageRequest { since: None, reverse: true, limit: 2 };
+    assert_eq!(page(&mut homes, &newest_two), Ok(vec![entry(8, ""), entry(5, "{}")]));
+    let before = PageRequest { since: Some((None, Offset(8))), reverse: true, limit: 10 };
+    assert_eq!(page(&mut homes, &before), Ok(vec![entry(5, "{}"), entry(4, "")]));
+    let behind = PageRequest { since: Some((None, Offset(5))), reverse: false, limit: 10 };
+    assert_eq!(page(&mut homes, &behind), Ok(vec![entry(8, "")]));
+    for since in [2, 9] {
+        let request = PageRequest { since: Some((None, Offset(since))), reverse: false, limit: 10 };
+        assert_eq!(page(&mut homes, &request), Err(NoPage::Unrecoverable), "{since}");
+    }
+    homes.join(&name("t"), JSON, HERE, LANE, Tick(0)).unwrap();
+    for encoding in [RAW, JSON] {
+        homes.join(&name("t"), encoding, HERE, LANE, Tick(0)).unwrap();
+        let (replay, text) = replayed(&mut homes, "t", encoding, Start::Newest(2));
+        let expected = if encoding == RAW { "xx" } else { "<t 5 {}xx><t 8 xx>" };
+        assert_eq!((replay.behind, &*text), (Offset(4), expected));
+    }
+    // Behind the last one there is nothing but what is left out.
+    let (replay, text) = replayed(&mut homes, "t", JSON, Start::Newest(1));
+    assert_eq!((replay.behind, &*text), (Offset(7), "<t 8 xx>"));
+
+    homes.remove_history(&name("t"));
+    assert_eq!(page(&mut homes, &all), Ok(vec![]));
+    publish_asking(&mut homes, b"y", asking(9, None, Extras::default()), 0);
+    assert_eq!(page(&mut homes, &all), Ok(vec![entry(9, "")]), "what was forgotten does not come back");
+    assert_eq!(page(&mut homes, &behind), Err(NoPage::Unrecoverable));
+}
+
+#[test]
+fn what_is_noted_is_charged_and_goes_with_its_message() {
+    let mut homes = homes_that_keep(Some(1000), 1 << 20, 1000, 10);
+    let extras = Extras { tags: Some("t".repeat(1000).into()), skip_history: true, ..Extras::default() };
+    publish_asking(&mut homes, b"x", asking(1, None, extras), 0);
+    let with_one = homes.limits.logs.used();
+    assert!(with_one >= 1000 + 1024, "{with_one}");
+    homes.remove_history(&name("t"));
+    (1..100).for_each(|at| homes.tick(Tick(at)));
+    assert_eq!(homes.limits.logs.used(), 0);
 }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Delivery, Except, Head, Limits, NotYet, Place, Receipt, Receipted, Sender,
+    Delivery, Except, Head, Limits, NotYet, Note, Place, Receipt, Receipted, ReportRequest, Sender,
     history::History,
     units::{Scratch, Units},
 };
@@ -31,13 +31,21 @@ pub(super) struct Interest {
     pub(super) dirty: bool,
     /// A publisher waits for its floor, which it is told with the next head.
     hurried: bool,
-    pub(super) excepts: Vec<Except>,
+    pub(super) notes: Vec<Note>,
 }
 
 pub(super) struct Held {
     pub(super) unit: Bytes,
     pub(super) delivery: Delivery,
     pub(super) sender: Sender,
+}
+
+/// What a topic holds back, in order.
+#[derive(Default)]
+pub(super) struct HeldBack {
+    pub(super) messages: VecDeque<Held>,
+    /// In the list of topics that hold back a message which is dropped at some time.
+    pub(super) listed_timed: bool,
 }
 
 /// The topic's log in one encoding.
@@ -90,8 +98,7 @@ pub(super) struct Topic {
     others: Vec<Encoded>,
     pub(super) interests: Vec<Interest>,
     pub(super) history: Option<Box<History>>,
-    #[expect(clippy::box_collection, reason = "a topic that holds nothing back pays 8 bytes, not 32")]
-    pub(super) held: Option<Box<VecDeque<Held>>>,
+    pub(super) held: Option<Box<HeldBack>>,
     pub(super) active_at: Tick,
     /// In the list of topics that may have segments.
     pub(super) listed_live: bool,
@@ -211,7 +218,7 @@ impl Topic {
             sent: head,
             dirty: true,
             hurried: false,
-            excepts: Vec::new(),
+            notes: Vec::new(),
         });
         self.settle_floors();
     }
@@ -241,7 +248,7 @@ impl Topic {
             from: interest.sent,
             head,
             extents: log.extents_after(interest.sent.position).collect(),
-            excepts: std::mem::take(&mut interest.excepts),
+            notes: std::mem::take(&mut interest.notes),
             hurried: std::mem::take(&mut interest.hurried),
         };
         interest.sent = head;
@@ -275,7 +282,8 @@ impl Topic {
 
     /// What the publisher of the last message wants to know.
     pub(super) fn receipted(&self, receipt: Receipt) -> Receipted {
-        Receipted { receipt, outcome: Ok(Place { epoch: self.epoch, offset: self.last() }) }
+        let place = Place { epoch: self.epoch, offset: self.last() };
+        Receipted { receipt, outcome: Ok(place), reports: 0 }
     }
 
     /// Appends a message, and what it is in the encodings of the others, to all logs that keep it, or changes nothing that
@@ -411,6 +419,18 @@ impl Topic {
         }
     }
 
+    /// Asks all who read a log what becomes of the message that was written last; gives how many they are.
+    pub(super) fn ask_for_reports(&mut self, receipt: Receipt, exclude: Option<ConnectionId>) -> u16 {
+        let Topic { canonical, others, interests, .. } = self;
+        for interest in &mut *interests {
+            let mut logs = std::iter::once(&*canonical).chain(&*others);
+            let Some(log) = logs.find(|log| log.encoding == interest.encoding) else { continue };
+            let request = ReportRequest { receipt, end: log.log.head(), exclude };
+            interest.notes.push(Note::Report(request));
+        }
+        u16::try_from(interests.len()).expect("workers and encodings are few")
+    }
+
     /// `connection` does not get what was written last, `len` bytes in the canonical encoding.
     pub(super) fn leave_out(&mut self, connection: ConnectionId, len: usize, units: Units<'_>) {
         let Topic { canonical, others, interests, .. } = self;
@@ -420,12 +440,12 @@ impl Topic {
             let Some((log, len)) = logs.find(|(log, _)| log.encoding == interest.encoding) else { continue };
             let to = log.log.head().position;
             let from = to.back(len as u64);
-            match interest.excepts.last_mut() {
-                Some(last) if last.connection == connection && last.to == from => {
+            match interest.notes.last_mut() {
+                Some(Note::Except(last)) if last.connection == connection && last.to == from => {
                     last.to = to;
                     last.messages += 1;
                 }
-                _ => interest.excepts.push(Except { connection, from, to, messages: 1 }),
+                _ => interest.notes.push(Note::Except(Except { connection, from, to, messages: 1 })),
             }
         }
     }

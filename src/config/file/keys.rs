@@ -144,7 +144,8 @@ pub static SLOW_CONSUMER: FileKey<Words<SlowConsumer>> = FileKey {
         name: "slow-consumer",
         written: Written::AsFlag,
         default: "`--slow-consumer`.",
-        effect: "What happens to a subscriber that lags too far: see the flag.",
+        effect: "What happens to a subscriber that lags too far: see the flag. A connection with several topics is closed if \
+                 one of them disconnects.",
         example: r#"slow-consumer = "latest""#,
     },
     kind: &keys::SLOW_CONSUMER.kind,
@@ -182,7 +183,8 @@ pub static MAX_MESSAGE_BYTES: FileKey<Sizes> = FileKey {
         written: Written::AsFlag,
         default: "`--max-message-bytes`.",
         effect: "The payload of one message. At most `--max-message-bytes`, which holds before it is known which topic a \
-                 message is for.",
+                 message is for. A longer one is not published: a client of the raw dialect is closed with 1009, others get \
+                 an error.",
         example: r#"max-message-bytes = "16KiB""#,
     },
     kind: &keys::MAX_MESSAGE_BYTES.kind,
@@ -195,7 +197,8 @@ pub static WELCOME: FileKey<Text> = FileKey {
         written: Written::Text,
         default: "none is sent.",
         effect: "A text message that each new subscriber gets before all others, also before what it gets of the history. \
-                 It has no offset and is no part of the history. At most the rule's `max-message-bytes`.",
+                 It has no offset and is no part of the history. Who comes back and has missed nothing, or gets all that it \
+                 has missed, is not welcomed again. At most the rule's `max-message-bytes`.",
         example: r#"welcome = '{"system":"Be kind to each other."}'"#,
     },
     kind: &Text { to: 64 << 10, is_name: false },
@@ -208,7 +211,10 @@ pub static MIN_INTERVAL: FileKey<Or<Times>> = FileKey {
         written: Written::AsFlag,
         default: "`off`: messages are delivered as soon as they can be.",
         effect: "The least time between two deliveries to one subscriber: it gets what has come in between as one batch, \
-                 and with `slow-consumer = \"latest\"` the newest message alone.",
+                 and with `slow-consumer = \"latest\"` the newest message alone, however many there were. A message that comes \
+                 after a quiet interval is delivered at once, and what is replayed of the history always is. Without \
+                 `latest` nothing is left out: a batch is due early where more comes in an interval than a quarter of the \
+                 lag bounds, so that publishers need not wait. So is all that waits where `--log-bytes-max` is nearly reached.",
         example: r#"min-interval = "250ms""#,
     },
     kind: &Or {

@@ -71,7 +71,7 @@ impl TopicRule {
             slow_consumer: self.slow_consumer.unwrap_or(flags.slow_consumer),
             lag,
             max_message_bytes: self.max_message_bytes.unwrap_or(flags.max_message_bytes),
-            history: self.history.map(|messages| History {
+            history: self.history.filter(|messages| *messages > 0).map(|messages| History {
                 messages,
                 age: self.history_age.unwrap_or(keys::HISTORY_AGE_DEFAULT),
                 bytes: self.history_bytes.map_or(lag.bytes, |bytes| bytes as u64),

@@ -305,7 +305,7 @@ fn the_newest_head_arrives_last() {
             from: Mark::START,
             head: Mark { position: Position::START, offset: Offset(offset) },
             extents: smallvec::SmallVec::new(),
-            excepts: Vec::new(),
+            notes: Vec::new(),
         };
         let sender = {
             let world = Arc::clone(&world);

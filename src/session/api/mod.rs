@@ -42,6 +42,16 @@ impl ApiError {
     /// 106: as many topics as there may be.
     pub const TOO_MANY_TOPICS: ApiError =
         ApiError::of(106, "limit exceeded: no further topic can be created, --max-topics is reached");
+    /// 106: the list of a broadcast is too long.
+    pub const TOO_MANY_RECIPIENTS: ApiError = ApiError::of(
+        106,
+        "limit exceeded: a broadcast lists at most 100000 channels, or names them by match",
+    );
+    /// 106: the other parts of the answer are as long as it may be.
+    pub const ANSWER_TOO_LONG: ApiError = ApiError::of(
+        106,
+        "limit exceeded: the answer is longer than 16 MiB already, ask for the rest by itself",
+    );
     /// 106: the list would be too long.
     pub const TOO_MANY_CHANNELS: ApiError =
         ApiError::of(106, "limit exceeded: more than 100000 topics match, give a narrower pattern");
@@ -52,7 +62,7 @@ impl ApiError {
     );
     /// 106: as much is scheduled as may be.
     pub const TOO_MANY_SCHEDULES: ApiError =
-        ApiError::of(106, "limit exceeded: --max-schedules or --log-bytes-max is reached");
+        ApiError::of(106, "limit exceeded: --max-schedules or --schedule-bytes-max is reached");
     /// 106: a message that its topic does not take.
     pub const MESSAGE_TOO_LONG: ApiError = ApiError::of(
         106,
@@ -62,8 +72,10 @@ impl ApiError {
     pub const NO_HISTORY: ApiError =
         ApiError::of(108, "not available: no history is kept of this topic, see docs/topics.md");
     /// 108: what is asked for has no users.
-    pub const NO_USERS: ApiError =
-        ApiError::of(108, "not available: connections have no users here yet, name one by client");
+    pub const NO_USERS: ApiError = ApiError::of(
+        108,
+        "not available: connections have no users and sessions here yet, name one by client alone",
+    );
     /// 111: a message found no room in its topic in time, and was dropped.
     pub const NO_ROOM: ApiError = ApiError::of(
         111,

@@ -8,23 +8,25 @@
 //!              ▲                                          │
 //!              └───────────────done───────────────────────┘       is_over ──▶ response
 //! ```
+//!
+//! What a call has under way is bounded, as between two workers: so many errands, and so many bytes of messages beyond one
+//! of any size. So is what its answer may become.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration, vec};
 
 use bytes::Bytes;
 
 use super::{
     ApiError, Call, Method, Reply,
-    reply::{self, Published},
+    reply::{self, Published, Report},
     request::{Delay, Limit, Publication, Recipients, Since, When, Who},
 };
 use crate::{
     broker::{
         home::{Extras, NotPublished, PageRequest, Place},
-        ids::{ConnectionId, Epoch, Offset, Tick, WorkerId},
+        ids::{ConnectionId, Epoch, Offset, WorkerId},
         name::TopicName,
         pattern::Pattern,
-        schedule::ScheduleId,
     },
     protocol::{
         http::{Refusal, Response},
@@ -33,8 +35,31 @@ use crate::{
     session::{frame_of, kept, message},
 };
 
+/// Errands of one call under way.
+const OPEN_MAX: usize = 64;
+/// Bytes of their messages, beyond which none is begun; one of any size always may.
+const OPEN_BYTES_MAX: usize = 1 << 20;
+
+/// What an answer may become: what is asked for beyond it is refused. The last part may be longer than what is left.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Topics in one answer to `channels`, and in the list of one broadcast: more are nothing that anybody wants in one piece.
+pub const CHANNELS_MAX: usize = 100_000;
+
+/// Parts of an answer before it is known how many there are: more than there ever are.
+const UNTOLD: u32 = 1 << 20;
+
+/// The longest idempotency key.
+const KEY_BYTES_MAX: usize = 255;
+
+/// The longest tags, as a JSON object.
+const TAGS_BYTES_MAX: usize = 16 << 10;
+
+/// The longest reason of a close frame (RFC 6455 section 5.5).
+const REASON_BYTES_MAX: usize = 123;
+
 /// How long a client is asked to wait whose message found no room in time.
-const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What a connection is closed with where the call does not say: Centrifugo's "force disconnect", after which its clients
 /// and ours do not come back by themselves.
@@ -47,13 +72,13 @@ pub type Outcome = Result<Reply, ApiError>;
 #[derive(Clone, Debug)]
 pub enum Errand {
     /// Publish a message.
-    Publish(Post),
+    Publish(TopicName, Draft),
     /// Publish it later.
-    Schedule(Post, When),
+    Schedule(TopicName, Draft, When),
     /// Publish it to every live topic whose name matches.
-    Announce(Pattern, Post),
-    /// Read a part of a topic's history: so many messages at most.
-    Page(TopicName, PageRequest, u64),
+    Announce(Pattern, Draft),
+    /// Read a part of a topic's history.
+    Page(TopicName, PageRequest),
     /// Forget it.
     RemoveHistory(TopicName),
     /// Subscribe a connection.
@@ -66,27 +91,23 @@ pub enum Errand {
     Channels(Option<Pattern>),
     /// List what is scheduled.
     Schedules,
-    /// Take it back.
-    Cancel(ScheduleId),
-    /// Take back what is called so.
-    CancelNamed(Arc<str>),
+    /// Take back what has this name, or this id.
+    Cancel(Arc<str>),
     /// Say what the server is and has.
     Info,
 }
 
-/// A message on its way, as the frame that raw subscribers get.
+/// A message to publish, as the frame that raw subscribers get, and what is asked for it.
 #[derive(Clone, Debug)]
-pub struct Post {
-    /// Its topic. Where it is announced: any.
-    pub topic: Option<TopicName>,
+pub struct Draft {
     /// The message.
     pub frame: Bytes,
     /// Bytes of its payload.
     pub payload_len: usize,
     /// Who does not get it.
     pub exclude: Option<ConnectionId>,
-    /// What else is asked for it.
-    pub extras: Arc<Extras>,
+    /// What is seldom asked.
+    pub extras: Option<Arc<Extras>>,
 }
 
 /// Who does an errand.
@@ -106,18 +127,30 @@ impl Errand {
     /// Who does it.
     pub fn doer(&self) -> Doer {
         match self {
-            Errand::Schedule(Post { topic: Some(topic), .. }, _)
-            | Errand::Page(topic, ..)
-            | Errand::RemoveHistory(topic) => Doer::HomeOf(topic.clone()),
+            Errand::Schedule(topic, ..) | Errand::Page(topic, _) | Errand::RemoveHistory(topic) => {
+                Doer::HomeOf(topic.clone())
+            }
             Errand::Subscribe(connection, _)
             | Errand::Unsubscribe(connection, _)
             | Errand::Disconnect(connection, ..) => Doer::Worker(connection.worker),
-            Errand::Cancel(id) => Doer::Worker(id.worker),
-            Errand::Announce(..) | Errand::Channels(_) | Errand::Schedules | Errand::CancelNamed(_) => {
+            Errand::Announce(..) | Errand::Channels(_) | Errand::Schedules | Errand::Cancel(_) => {
                 Doer::Everybody
             }
-            Errand::Publish(_) | Errand::Schedule(..) | Errand::Info => Doer::Here,
+            Errand::Publish(..) | Errand::Info => Doer::Here,
         }
+    }
+
+    /// Bytes of its message, if it has one.
+    fn bytes(&self) -> usize {
+        match self {
+            Errand::Publish(_, draft) | Errand::Schedule(_, draft, _) => draft.frame.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it asks for something that may be long.
+    pub fn is_question(&self) -> bool {
+        matches!(self, Errand::Page(..) | Errand::Channels(_) | Errand::Schedules)
     }
 }
 
@@ -127,10 +160,13 @@ pub struct Plan {
     commands: Vec<Command>,
     /// In the order of the commands.
     answers: Vec<Answer>,
-    /// Errands that were not begun.
+    /// What was not begun.
     steps: VecDeque<Step>,
-    /// Answers that are missing of errands that were.
+    /// Errands under way, and the bytes of their messages.
     open: usize,
+    open_bytes: usize,
+    /// What the answer has become so far.
+    answer_bytes: usize,
     is_batch: bool,
     workers: u16,
 }
@@ -146,35 +182,50 @@ struct Command {
 
 #[derive(Debug)]
 enum Step {
-    Errand(u32, Box<Errand>),
+    One(u32, Box<Errand>),
+    /// The same message to one topic after another; the number is the next one's.
+    Each(u32, Box<Each>),
     /// Nothing behind it is begun before all is answered.
     Wait,
+}
+
+#[derive(Debug)]
+struct Each {
+    draft: Draft,
+    delay: Option<Delay>,
+    topics: vec::IntoIter<Result<TopicName, ApiError>>,
 }
 
 /// What is known of one answer.
 #[derive(Debug, Default)]
 struct Answer {
-    missing: u16,
+    /// Parts that have not come.
+    missing: u32,
+    /// Of the errand's message.
+    bytes: usize,
     outcome: Option<Outcome>,
 }
 
 impl Plan {
-    /// The plan of a call, for so many workers. Messages that find no room until `until` are dropped.
-    pub fn new(call: Call, until: Tick, workers: u16) -> Plan {
+    /// The plan of a call, for so many workers.
+    pub fn new(call: Call, workers: u16) -> Plan {
         let mut plan = Plan {
             commands: Vec::new(),
             answers: Vec::new(),
             steps: VecDeque::new(),
             open: 0,
+            open_bytes: 0,
+            answer_bytes: 0,
             is_batch: false,
             workers,
         };
         match call {
-            Call::Batch { commands, parallel } => {
+            // In order, also where that does not matter.
+            Call::Batch { commands, parallel: _ } => {
                 plan.is_batch = true;
                 for command in commands {
                     match command {
-                        Ok((method, call)) => plan.add(Some(method), call, until, parallel),
+                        Ok((method, call)) => plan.add(Some(method), call),
                         Err(error) => {
                             let begun = plan.answers.len();
                             plan.answered(Err(error));
@@ -183,7 +234,7 @@ impl Plan {
                     }
                 }
             }
-            call => plan.add(None, call, until, true),
+            call => plan.add(None, call),
         }
         plan
     }
@@ -193,24 +244,71 @@ impl Plan {
         self.commands.len()
     }
 
-    /// Something that can be begun now, with the number that its outcome is named by.
+    /// About how many bytes the answer has so far.
+    pub fn answer_bytes(&self) -> usize {
+        self.answer_bytes
+    }
+
+    /// Something that can be begun now, with the number that its outcome is named by. `None`: something under way must be
+    /// done first, or there is nothing more.
     pub fn next_errand(&mut self) -> Option<(u32, Errand)> {
-        while let Some(step) = self.steps.pop_front() {
-            match step {
-                Step::Errand(number, errand) => {
-                    let missing = if errand.doer() == Doer::Everybody { self.workers } else { 1 };
-                    self.answers[number as usize].missing = missing;
+        loop {
+            if self.open >= OPEN_MAX {
+                return None;
+            }
+            let has_room = |bytes: usize| self.open == 0 || self.open_bytes + bytes <= OPEN_BYTES_MAX;
+            let (number, errand) = match self.steps.front_mut()? {
+                Step::Wait if self.open > 0 => return None,
+                Step::Wait => {
+                    self.steps.pop_front();
+                    continue;
+                }
+                Step::One(_, errand) if !has_room(errand.bytes()) => return None,
+                Step::One(..) => match self.steps.pop_front() {
+                    Some(Step::One(number, errand)) => (number, Ok(*errand)),
+                    _ => unreachable!("it was looked at"),
+                },
+                Step::Each(_, each) if !has_room(each.draft.frame.len()) => return None,
+                Step::Each(number, each) => match each.topics.next() {
+                    None => {
+                        self.steps.pop_front();
+                        continue;
+                    }
+                    Some(topic) => {
+                        *number += 1;
+                        (*number - 1, topic.map(|topic| each.draft.clone().to(topic, each.delay)))
+                    }
+                },
+            };
+            let answer = &mut self.answers[number as usize];
+            match errand {
+                Err(error) => answer.outcome = Some(Err(error)),
+                Ok(errand) if errand.is_question() && self.answer_bytes > ANSWER_BYTES_MAX => {
+                    answer.outcome = Some(Err(ApiError::ANSWER_TOO_LONG));
+                }
+                Ok(errand) => {
+                    answer.missing = match &errand {
+                        Errand::Publish(_, draft) if draft.wants_report() => 1 + UNTOLD,
+                        errand if errand.doer() == Doer::Everybody => self.workers.into(),
+                        _ => 1,
+                    };
+                    answer.bytes = errand.bytes();
                     self.open += 1;
-                    return Some((number, *errand));
+                    self.open_bytes += answer.bytes;
+                    return Some((number, errand));
                 }
-                Step::Wait if self.open > 0 => {
-                    self.steps.push_front(Step::Wait);
-                    return None;
-                }
-                Step::Wait => {}
             }
         }
-        None
+    }
+
+    /// So many reports of a message come beside what became of it, if any were asked for.
+    pub fn expect(&mut self, number: u32, reports: u16) {
+        if let Some(answer) = self.answers.get_mut(number as usize)
+            && answer.missing > UNTOLD / 2
+        {
+            answer.missing = answer.missing - UNTOLD + u32::from(reports);
+            answer.outcome.get_or_insert(Ok(Reply::Reported(Report::default())));
+        }
     }
 
     /// What became of an errand; of one for everybody, with one of them.
@@ -221,7 +319,9 @@ impl Plan {
         answer.missing -= 1;
         if answer.missing == 0 {
             self.open -= 1;
+            self.open_bytes -= answer.bytes;
         }
+        self.answer_bytes += outcome.as_ref().map_or(0, Reply::bytes);
         answer.outcome = Some(match answer.outcome.take() {
             None => outcome,
             Some(before) => together(before, outcome),
@@ -230,7 +330,7 @@ impl Plan {
 
     /// Whether all is done.
     pub fn is_over(&self) -> bool {
-        self.open == 0 && self.steps.is_empty()
+        self.open == 0 && self.steps.iter().all(|step| matches!(step, Step::Wait))
     }
 
     /// The answer to the call.
@@ -268,16 +368,21 @@ impl Plan {
         Ok(reply::response(&outcome))
     }
 
-    /// Adds a command. One whose order matters waits for those before it, unless all are messages: topics keep their order.
-    fn add(&mut self, method: Option<Method>, call: Call, until: Tick, parallel: bool) {
+    /// Adds a command. Messages are begun together, since topics keep their order; any other command has its effect after all
+    /// before it, and before all behind it.
+    fn add(&mut self, method: Option<Method>, call: Call) {
         let begun = self.answers.len();
-        let is_message = matches!(call, Call::Publish { .. } | Call::Broadcast { .. });
-        if !parallel && !is_message {
+        let is_message = match &call {
+            Call::Publish { message, .. } | Call::Broadcast { to: Recipients::Topics(_), message } => {
+                message.delay.is_none()
+            }
+            _ => false,
+        };
+        if !is_message {
             self.steps.push_back(Step::Wait);
         }
-        let is_list = matches!(&call, Call::Broadcast { to: Recipients::Topics(_), .. });
-        self.errands_of(call, until);
-        if !parallel && !is_message {
+        let is_list = self.errands_of(call);
+        if !is_message {
             self.steps.push_back(Step::Wait);
         }
         self.command(method, is_list, begun);
@@ -287,124 +392,124 @@ impl Plan {
         self.commands.push(Command { method, is_list, answers: begun..self.answers.len() });
     }
 
-    fn errand(&mut self, errand: Errand) {
-        let number = u32::try_from(self.answers.len()).expect("bounded by the body");
-        self.answers.push(Answer::default());
-        self.steps.push_back(Step::Errand(number, Box::new(errand)));
+    /// The number of the next answer.
+    fn number(&self) -> u32 {
+        u32::try_from(self.answers.len()).expect("bounded by the body")
     }
 
     fn answered(&mut self, outcome: Outcome) {
-        self.answers.push(Answer { missing: 0, outcome: Some(outcome) });
+        self.answers.push(Answer { outcome: Some(outcome), ..Answer::default() });
     }
 
-    fn either(&mut self, errand: Result<Errand, ApiError>) {
-        match errand {
-            Ok(errand) => self.errand(errand),
-            Err(error) => self.answered(Err(error)),
-        }
-    }
-
-    fn errands_of(&mut self, call: Call, until: Tick) {
-        match call {
+    /// Adds what a call has to be done; says whether it is answered with a list.
+    fn errands_of(&mut self, call: Call) -> bool {
+        let errand = match call {
+            Call::Broadcast { to: Recipients::Topics(topics), message } => {
+                return self.each(topics, message).map_err(|error| self.answered(Err(error))).is_ok();
+            }
+            Call::Broadcast { to: Recipients::Match(pattern), message } => announce(&pattern, message),
             Call::Publish { topic, message } => {
                 let delay = message.delay;
-                self.either(post(message, until).map(|post| post.to(topic, delay)));
+                draft(message).map(|draft| draft.to(topic, delay))
             }
-            Call::Broadcast { to: Recipients::Topics(topics), message } => {
-                let delay = message.delay;
-                let post = post(message, until);
-                for topic in topics {
-                    let post = post.clone();
-                    self.either(topic.and_then(|topic| Ok(post?.to(topic, delay))));
-                }
-            }
-            Call::Broadcast { to: Recipients::Match(pattern), message } => {
-                self.either(announce(&pattern, message, until));
-            }
-            Call::Batch { .. } => self.answered(Err(ApiError::bad_request("a batch in a batch"))),
-            Call::History { topic, limit, since, reverse } => {
-                self.either(page(topic, limit, since, reverse));
-            }
-            Call::HistoryRemove { topic } => self.errand(Errand::RemoveHistory(topic)),
+            Call::Batch { .. } => Err(ApiError::bad_request("a batch in a batch")),
+            Call::History { topic, limit, since, reverse } => page(topic, limit, since, reverse),
+            Call::HistoryRemove { topic } => Ok(Errand::RemoveHistory(topic)),
             Call::Channels { pattern } => {
                 let pattern = pattern.map(|pattern| parse_pattern("pattern", &pattern)).transpose();
-                self.either(pattern.map(Errand::Channels));
+                pattern.map(Errand::Channels)
             }
             Call::Subscribe { who, topic } => {
-                self.either(connection(&who).map(|connection| Errand::Subscribe(connection, topic)));
+                connection(&who).map(|connection| Errand::Subscribe(connection, topic))
             }
             Call::Unsubscribe { who, topic } => {
-                self.either(connection(&who).map(|connection| Errand::Unsubscribe(connection, topic)));
+                connection(&who).map(|connection| Errand::Unsubscribe(connection, topic))
             }
-            Call::Disconnect { who, whitelist: _, code, reason } => {
-                let code = code.and_then(CloseCode::new).unwrap_or(FORCE_DISCONNECT);
-                let reason = if reason.is_empty() { "force disconnect".into() } else { reason.into() };
-                self.either(connection(&who).map(|connection| Errand::Disconnect(connection, code, reason)));
+            Call::Disconnect { who, whitelist, code, reason } => {
+                if who.client.as_ref().is_some_and(|client| whitelist.contains(client)) {
+                    self.answered(Ok(Reply::Done));
+                    return false;
+                }
+                disconnect(&who, code, reason)
             }
-            Call::Info => self.errand(Errand::Info),
+            Call::Info => Ok(Errand::Info),
+            Call::Schedule { message, when: When::Every(_), .. } if message.idempotency_key.is_some() => {
+                let why = "idempotency_key does not go with every: one message of all would be published";
+                Err(ApiError::bad_request(why))
+            }
             Call::Schedule { topic, message, when } => {
-                let post = post(message, until);
-                self.either(post.map(|post| post.scheduled(topic, when)));
+                draft(message).map(|draft| Errand::Schedule(topic, draft, when))
             }
-            Call::Schedules => self.errand(Errand::Schedules),
-            Call::ScheduleCancel { id } => self.errand(match id.parse::<ScheduleId>() {
-                // Another server's worker is nobody here, and a name may look like anything.
-                Ok(id) if id.worker.0 < self.workers => Errand::Cancel(id),
-                _ => Errand::CancelNamed(id.into()),
-            }),
+            Call::Schedules => Ok(Errand::Schedules),
+            Call::ScheduleCancel { id } => Ok(Errand::Cancel(id.into())),
+        };
+        match errand {
+            Ok(errand) => {
+                self.steps.push_back(Step::One(self.number(), Box::new(errand)));
+                self.answers.push(Answer::default());
+            }
+            Err(error) => self.answered(Err(error)),
         }
+        false
+    }
+
+    /// Adds a message to each of some topics.
+    fn each(
+        &mut self,
+        topics: Vec<Result<TopicName, ApiError>>,
+        message: Publication,
+    ) -> Result<(), ApiError> {
+        if topics.len() > CHANNELS_MAX {
+            return Err(ApiError::TOO_MANY_RECIPIENTS);
+        }
+        let delay = message.delay;
+        let draft = draft(message)?;
+        let number = self.number();
+        self.answers.extend(topics.iter().map(|_| Answer::default()));
+        let each = Each { draft, delay, topics: topics.into_iter() };
+        self.steps.push_back(Step::Each(number, Box::new(each)));
+        Ok(())
     }
 }
 
-impl Post {
-    fn to(mut self, topic: TopicName, delay: Option<Delay>) -> Errand {
+impl Draft {
+    fn wants_report(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.report)
+    }
+
+    fn to(self, topic: TopicName, delay: Option<Delay>) -> Errand {
         match delay {
-            Some(delay) => self.scheduled(topic, When::Once(delay)),
-            None => {
-                self.topic = Some(topic);
-                Errand::Publish(self)
-            }
+            Some(delay) => Errand::Schedule(topic, self, When::Once(delay)),
+            None => Errand::Publish(topic, self),
         }
-    }
-
-    fn scheduled(mut self, topic: TopicName, when: When) -> Errand {
-        self.topic = Some(topic);
-        // What waits for its time may wait for room as well.
-        self.extras = Arc::new(Extras { until: None, ..(*self.extras).clone() });
-        Errand::Schedule(self, when)
     }
 }
 
-/// The longest idempotency key.
-const KEY_BYTES_MAX: usize = 255;
-
-fn post(publication: Publication, until: Tick) -> Result<Post, ApiError> {
-    let Publication { kind, payload, skip_history, tags, idempotency_key, exclude, .. } = publication;
+fn draft(publication: Publication) -> Result<Draft, ApiError> {
+    let Publication { kind, payload, skip_history, tags, idempotency_key, exclude, report, .. } = publication;
     if idempotency_key.as_ref().is_some_and(|key| key.len() > KEY_BYTES_MAX) {
         return Err(ApiError::bad_request("idempotency_key has more than 255 bytes"));
     }
-    let tags = (!tags.is_empty()).then(|| serde_json::to_string(&tags).unwrap_or_default().into());
-    let extras = Extras {
-        tags,
-        skip_history,
-        idempotency_key: idempotency_key.map(String::into_boxed_str),
-        until: Some(until),
-    };
-    let exclude = exclude.map(|name| connection_named("exclude", &name)).transpose()?;
-    Ok(Post {
-        topic: None,
+    let tags: Option<Arc<str>> =
+        (!tags.is_empty()).then(|| serde_json::to_string(&tags).unwrap_or_default().into());
+    if tags.as_ref().is_some_and(|tags| tags.len() > TAGS_BYTES_MAX) {
+        return Err(ApiError::bad_request("tags have more than 16 KiB"));
+    }
+    let idempotency_key = idempotency_key.map(String::into_boxed_str);
+    let extras = Extras { tags, skip_history, idempotency_key, report };
+    Ok(Draft {
         frame: kept(frame_of(message(kind, &payload))),
         payload_len: payload.len(),
-        exclude,
-        extras: Arc::new(extras),
+        exclude: exclude.map(|name| connection_named("exclude", &name)).transpose()?,
+        extras: (extras != Extras::default()).then(|| Arc::new(extras)),
     })
 }
 
-fn announce(pattern: &str, message: Publication, until: Tick) -> Result<Errand, ApiError> {
+fn announce(pattern: &str, message: Publication) -> Result<Errand, ApiError> {
     if message.delay.is_some() || message.report {
         return Err(ApiError::bad_request("match goes with neither delay, at nor report: give channels"));
     }
-    Ok(Errand::Announce(parse_pattern("match", pattern)?, post(message, until)?))
+    Ok(Errand::Announce(parse_pattern("match", pattern)?, draft(message)?))
 }
 
 fn page(topic: TopicName, limit: Limit, since: Option<Since>, reverse: bool) -> Result<Errand, ApiError> {
@@ -421,7 +526,16 @@ fn page(topic: TopicName, limit: Limit, since: Option<Since>, reverse: bool) -> 
         Limit::AtMost(messages) => messages,
         Limit::All => u64::MAX,
     };
-    Ok(Errand::Page(topic, PageRequest { since, reverse }, limit))
+    Ok(Errand::Page(topic, PageRequest { since, reverse, limit }))
+}
+
+fn disconnect(who: &Who, code: Option<u16>, reason: String) -> Result<Errand, ApiError> {
+    if reason.len() > REASON_BYTES_MAX {
+        return Err(ApiError::bad_request("disconnect.reason has more than 123 bytes"));
+    }
+    let code = code.and_then(CloseCode::new).unwrap_or(FORCE_DISCONNECT);
+    let reason = if reason.is_empty() { "force disconnect".into() } else { reason.into() };
+    Ok(Errand::Disconnect(connection(who)?, code, reason))
 }
 
 fn parse_pattern(field: &str, text: &str) -> Result<Pattern, ApiError> {
@@ -430,9 +544,9 @@ fn parse_pattern(field: &str, text: &str) -> Result<Pattern, ApiError> {
 
 /// The connection that a call is about.
 fn connection(who: &Who) -> Result<ConnectionId, ApiError> {
-    match &who.client {
-        Some(client) => connection_named("client", client),
-        None => Err(ApiError::NO_USERS),
+    match who {
+        Who { client: Some(client), user: None, session: None } => connection_named("client", client),
+        _ => Err(ApiError::NO_USERS),
     }
 }
 
@@ -464,6 +578,12 @@ fn together(one: Outcome, other: Outcome) -> Outcome {
         (Reply::Announced { topics }, Reply::Announced { topics: more }) => {
             Ok(Reply::Announced { topics: topics + more })
         }
+        (Reply::Published(published), Reply::Reported(report))
+        | (Reply::Reported(report), Reply::Published(published)) => {
+            let report = published.report.unwrap_or_default() + report;
+            Ok(Reply::Published(Published { report: Some(report), ..published }))
+        }
+        (Reply::Reported(one), Reply::Reported(other)) => Ok(Reply::Reported(one + other)),
         (Reply::Cancelled(one), Reply::Cancelled(other)) => Ok(Reply::Cancelled(one || other)),
         (Reply::Schedules(mut all), Reply::Schedules(more)) => {
             all.extend(more);
@@ -473,5 +593,182 @@ fn together(one: Outcome, other: Outcome) -> Outcome {
     }
 }
 
-/// Topics in one answer to `channels`: more are no list that anybody wants in one piece.
-pub const CHANNELS_MAX: usize = 100_000;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(method: Method, body: &str) -> Plan {
+        let call = Call::parse(method, &Bytes::copy_from_slice(body.as_bytes())).expect("a call");
+        Plan::new(call, 3)
+    }
+
+    fn at(offset: u64) -> Outcome {
+        published(Ok(Place { epoch: Epoch(1), offset: Offset(offset) }))
+    }
+
+    /// Begins all that can be; gives numbers and what they are.
+    fn begun(plan: &mut Plan) -> Vec<(u32, String)> {
+        let name = |errand: Errand| {
+            let debug = format!("{errand:?}");
+            debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+        };
+        std::iter::from_fn(|| plan.next_errand()).map(|(number, errand)| (number, name(errand))).collect()
+    }
+
+    fn numbers(plan: &mut Plan) -> Vec<u32> {
+        begun(plan).into_iter().map(|(number, _)| number).collect()
+    }
+
+    fn answer(plan: Plan) -> serde_json::Value {
+        assert!(plan.is_over());
+        serde_json::from_slice(&plan.response().expect("not refused").body).expect("JSON")
+    }
+
+    #[test]
+    fn messages_are_begun_together_and_nothing_overtakes_them() {
+        let mut plan = plan(
+            Method::Batch,
+            r#"{"parallel":true,"commands":[
+                {"publish":{"channel":"a","data":1}},{"broadcast":{"channels":["a","","b"],"data":2}},
+                {"broadcast":{"match":"**","data":3}},{"publish":{"channel":"a","data":4}},
+                {"publish":{"channel":"a","data":5,"delay":"1s"}},{"history":{"channel":"a"}},
+                {"publish":{"channel":"a","data":6}}]}"#,
+        );
+        assert_eq!(numbers(&mut plan), [0, 1, 3], "the second of the list is no topic");
+        plan.done(0, at(1));
+        plan.done(3, at(1));
+        assert!(begun(&mut plan).is_empty());
+        plan.done(1, at(2));
+        assert_eq!(begun(&mut plan), [(4, "Announce".into())]);
+        for part in 1..=3 {
+            assert!(begun(&mut plan).is_empty(), "everybody has its part");
+            plan.done(4, Ok(Reply::Announced { topics: part }));
+        }
+        assert_eq!(begun(&mut plan), [(5, "Publish".into())]);
+        plan.done(5, at(3));
+        assert_eq!(begun(&mut plan), [(6, "Schedule".into())]);
+        plan.done(6, Ok(Reply::Scheduled { id: "x".into() }));
+        assert_eq!(begun(&mut plan), [(7, "Page".into())]);
+        plan.done(7, Err(ApiError::NO_HISTORY));
+        assert_eq!(begun(&mut plan), [(8, "Publish".into())]);
+        assert!(!plan.is_over());
+        plan.done(8, at(4));
+        plan.done(8, at(99));
+        let answer = answer(plan);
+        let replies = answer["replies"].as_array().expect("a list");
+        assert_eq!(replies.len(), 7);
+        assert_eq!(replies[1]["broadcast"]["responses"][1]["error"]["code"], 107);
+        assert_eq!(replies[1]["broadcast"]["responses"][2]["result"]["offset"], 1);
+        assert_eq!(replies[2]["broadcast"]["topics"], 6);
+        assert_eq!(replies[4]["publish"]["id"], "x");
+        assert_eq!(replies[5]["error"]["code"], 108);
+        assert_eq!(replies[6]["publish"]["offset"], 4, "a second answer is none");
+    }
+
+    #[test]
+    fn so_much_is_under_way_and_no_more() {
+        let topics: Vec<String> = (0..1000).map(|i| format!("\"t{i}\"")).collect();
+        let mut many = plan(Method::Broadcast, &format!(r#"{{"channels":[{}],"data":1}}"#, topics.join(",")));
+        assert_eq!(begun(&mut many).len(), OPEN_MAX);
+        for number in 0..1000 {
+            many.done(number, at(1));
+            assert!(begun(&mut many).len() <= 1, "one for one");
+        }
+        assert_eq!(answer(many)["result"]["responses"].as_array().map(Vec::len), Some(1000));
+
+        let large = "x".repeat(OPEN_BYTES_MAX * 2 / 5);
+        let mut few =
+            plan(Method::Broadcast, &format!(r#"{{"channels":["a","b","c","d"],"data":"{large}"}}"#));
+        assert_eq!(numbers(&mut few), [0, 1]);
+        few.done(0, at(1));
+        assert_eq!(numbers(&mut few), [2]);
+
+        let larger = "x".repeat(OPEN_BYTES_MAX * 2);
+        let body = format!(
+            r#"{{"commands":[{{"publish":{{"channel":"a","data":"{larger}"}}}},{{"publish":{{"channel":"a","data":1}}}}]}}"#
+        );
+        let mut one = plan(Method::Batch, &body);
+        assert_eq!(numbers(&mut one), [0], "one of any size");
+        one.done(0, at(1));
+        assert_eq!(numbers(&mut one), [1]);
+    }
+
+    #[test]
+    fn an_answer_has_a_bound() {
+        let commands = [r#"{"history":{"channel":"a","limit":-1}}"#; 10].join(",");
+        let mut plan = plan(Method::Batch, &format!(r#"{{"commands":[{commands}]}}"#));
+        let text = format!("\"{}\"", "x".repeat(4 << 20));
+        let page = || {
+            let data = serde_json::value::RawValue::from_string(text.clone()).expect("JSON");
+            let item = reply::HistoryItem { data, offset: 1, tags: std::collections::BTreeMap::new() };
+            Reply::History(reply::History { publications: vec![item], offset: 1, epoch: String::new() })
+        };
+        let mut asked = 0;
+        while let [number] = numbers(&mut plan)[..] {
+            plan.done(number, Ok(page()));
+            asked += 1;
+        }
+        assert_eq!(asked, 4);
+        assert!(plan.answer_bytes() < 20 << 20);
+        let answer = answer(plan);
+        assert_eq!(answer["replies"][9]["error"]["code"], 106);
+    }
+
+    #[test]
+    fn parts_of_all_workers_make_one_answer() {
+        let channel = |name: &str, num_clients| (name.to_owned(), reply::Channel { num_clients });
+        let mut channels = plan(Method::Channels, "{}");
+        assert_eq!(begun(&mut channels), [(0, "Channels".into())]);
+        for part in [vec![channel("a", 1), channel("b", 2)], vec![], vec![channel("a", 3)]] {
+            assert!(!channels.is_over());
+            channels.done(0, Ok(Reply::Channels(part.into_iter().collect())));
+        }
+        let list = answer(channels)["result"]["channels"].clone();
+        assert_eq!((&list["a"]["num_clients"], &list["b"]["num_clients"]), (&4.into(), &2.into()));
+
+        for (found, is_there) in [([false, true, false], true), ([false; 3], false)] {
+            let mut cancel = plan(Method::ScheduleCancel, r#"{"id":"x"}"#);
+            begun(&mut cancel);
+            found.into_iter().for_each(|one| cancel.done(0, Ok(Reply::Cancelled(one))));
+            assert_eq!(answer(cancel).get("result").is_some(), is_there);
+        }
+    }
+
+    #[test]
+    fn one_message_without_room_is_refused_and_several_are_answered() {
+        let mut one = plan(Method::Publish, r#"{"channel":"a","data":1}"#);
+        begun(&mut one);
+        one.done(0, published(Err(NotPublished::TooLate)));
+        assert_eq!(one.response().expect_err("no room").status, 503);
+        let mut two = plan(Method::Broadcast, r#"{"channels":["a","b"],"data":1}"#);
+        begun(&mut two);
+        two.done(0, published(Err(NotPublished::TooLate)));
+        two.done(1, published(Err(NotPublished::TooManyTopics)));
+        let answer = answer(two);
+        let codes = [0, 1].map(|i| answer["result"]["responses"][i]["error"]["code"].clone());
+        assert_eq!(codes, [111, 106]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_at_once() {
+        let tags = format!(r#"{{"channel":"a","data":1,"tags":{{"k":"{}"}}}}"#, "x".repeat(TAGS_BYTES_MAX));
+        let reason = format!(r#"{{"client":"0-0-0","disconnect":{{"reason":"{}"}}}}"#, "x".repeat(124));
+        for (method, body, code) in [
+            (Method::Publish, tags.as_str(), 107),
+            (Method::Disconnect, &reason, 107),
+            (Method::Disconnect, r#"{"client":"0-0-0","user":"u"}"#, 108),
+            (Method::Disconnect, r#"{"client":"0-0-0","session":"s"}"#, 108),
+            (Method::Schedule, r#"{"channel":"a","data":1,"every":"1s","idempotency_key":"k"}"#, 107),
+            (Method::Broadcast, r#"{"match":"**","data":1,"report":true}"#, 107),
+            (Method::Channels, r#"{"pattern":"a/**/b"}"#, 107),
+            (Method::History, r#"{"channel":"a","since":{"offset":1,"epoch":"x"}}"#, 112),
+        ] {
+            let mut plan = plan(method, body);
+            assert!(begun(&mut plan).is_empty(), "{body}");
+            assert_eq!(answer(plan)["error"]["code"], code, "{body}");
+        }
+        let mut spared = plan(Method::Disconnect, r#"{"client":"0-0-0","whitelist":["0-0-0"]}"#);
+        assert!(begun(&mut spared).is_empty());
+        assert!(answer(spared).get("result").is_some());
+    }
+}

@@ -38,6 +38,8 @@ pub enum Reply {
     },
     /// Of `schedules`.
     Schedules(Vec<Scheduled>),
+    /// Of `publish`: one lane's part of its report.
+    Reported(Report),
     /// Of `schedule_cancel`: whether it was there.
     Cancelled(bool),
     /// Of all others: it is done.
@@ -57,7 +59,7 @@ pub struct Published {
 }
 
 /// What came of a message's delivery, in subscriptions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Have it.
     pub sent: u64,
@@ -69,6 +71,20 @@ pub struct Report {
     pub conflated: u64,
     /// Were closed before it.
     pub closed: u64,
+}
+
+impl std::ops::Add for Report {
+    type Output = Report;
+
+    fn add(self, other: Report) -> Report {
+        Report {
+            sent: self.sent + other.sent,
+            behind: self.behind + other.behind,
+            skipped: self.skipped + other.skipped,
+            conflated: self.conflated + other.conflated,
+            closed: self.closed + other.closed,
+        }
+    }
 }
 
 /// A part of a topic's history.
@@ -137,6 +153,25 @@ pub struct Scheduled {
     /// How often, as it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<String>,
+}
+
+impl Reply {
+    /// About how many bytes it holds.
+    pub fn bytes(&self) -> usize {
+        const OF_ONE: usize = 100;
+        match self {
+            Reply::History(history) => {
+                let of_one = |item: &HistoryItem| {
+                    let tags = item.tags.iter().map(|(key, value)| OF_ONE + key.len() + value.len());
+                    OF_ONE + item.data.get().len() + tags.sum::<usize>()
+                };
+                history.publications.iter().map(of_one).sum()
+            }
+            Reply::Channels(channels) => channels.keys().map(|name| OF_ONE + name.len()).sum(),
+            Reply::Schedules(schedules) => schedules.iter().map(|one| 2 * OF_ONE + one.channel.len()).sum(),
+            _ => OF_ONE,
+        }
+    }
 }
 
 /// The response to a call.
@@ -210,7 +245,9 @@ impl Serialize for Reply {
             Reply::Info(nodes) => one_field("nodes", nodes, serializer),
             Reply::Scheduled { id } => one_field("id", id, serializer),
             Reply::Schedules(schedules) => one_field("schedules", schedules, serializer),
-            Reply::Cancelled(_) | Reply::Done => serializer.serialize_map(Some(0))?.end(),
+            Reply::Reported(_) | Reply::Cancelled(_) | Reply::Done => {
+                serializer.serialize_map(Some(0))?.end()
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::{
         name::TopicName,
     },
     protocol::ws::{self, Kind},
+    session::{Message, binary, text},
 };
 
 mod check;
@@ -238,6 +239,14 @@ impl<'a> Content<'a> {
     /// Not base64 (RFC 4648 section 4, with padding).
     pub fn from_base64(text: &str) -> Result<Content<'static>, ContentError> {
         STANDARD.decode(text).map(Content::Binary).map_err(|_| ContentError::NoBase64)
+    }
+
+    /// As a session publishes it.
+    pub fn message(&self) -> Message<'static> {
+        match self {
+            Content::Text(characters) => text(characters),
+            Content::Binary(bytes) => binary(bytes),
+        }
     }
 
     /// Text or binary.

@@ -1,17 +1,19 @@
 //! What a client of the JSON dialect is told beside messages. SSE has the same texts, as named events.
 
+use std::io::Write;
+
 use serde_json::value::RawValue;
 
 use super::{Since, write_frame, write_number, write_string};
 use crate::{
     protocol::ws::Kind,
-    session::{Message, text},
+    session::{ConnectionId, Message, text},
 };
 
 /// What a client is told.
 #[derive(Clone, Copy, Debug)]
 pub enum Notice<'a> {
-    /// `{"subscribed":"t","epoch":"…","offset":N,"recovered":true|false}`: messages of the topic follow.
+    /// `{"subscribed":"t","epoch":"…","offset":N,"recovered":true|false,"client":"…"}`: messages of the topic follow.
     Subscribed {
         /// The topic.
         topic: &'a str,
@@ -20,6 +22,8 @@ pub enum Notice<'a> {
         from: Since,
         /// All that came after the position that the client named follows. False as well where it named none.
         recovered: bool,
+        /// What the connection is called where backends speak of it (`/api`).
+        client: ConnectionId,
     },
     /// `{"unsubscribed":"t"}`: no more messages of the topic follow.
     Unsubscribed {
@@ -77,6 +81,8 @@ pub enum ErrorCode {
     BadRequest,
     /// 111: later, perhaps.
     TooManyRequests,
+    /// What an embedding program says by itself: 1000 to 1999, so that it is none of the above.
+    Own(u16),
 }
 
 impl ErrorCode {
@@ -90,6 +96,7 @@ impl ErrorCode {
             ErrorCode::LimitExceeded => 106,
             ErrorCode::BadRequest => 107,
             ErrorCode::TooManyRequests => 111,
+            ErrorCode::Own(number) => number,
         }
     }
 }
@@ -113,11 +120,12 @@ impl Notice<'_> {
         out.extend_from_slice(self.name().as_bytes());
         out.extend_from_slice(b"\":");
         match *self {
-            Notice::Subscribed { topic, from, recovered } => {
+            Notice::Subscribed { topic, from, recovered, client } => {
                 write_string(topic, out);
                 write_since(from, out);
                 out.extend_from_slice(b",\"recovered\":");
                 out.extend_from_slice(if recovered { b"true" } else { b"false" });
+                write!(out, ",\"client\":\"{client}\"").expect("a Vec takes everything");
             }
             Notice::Unsubscribed { topic } => write_string(topic, out),
             Notice::Skipped { topic, count } => {

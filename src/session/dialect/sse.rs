@@ -11,7 +11,10 @@
 //! The id comes last, so that what comes before is the same for streams of one topic and of several.
 
 use super::{Notice, Since, View, base64_len, write_base64, write_number};
-use crate::broker::ids::{Epoch, Offset};
+use crate::{
+    broker::ids::{Epoch, Offset},
+    protocol::ws::Kind,
+};
 
 /// The content type of a stream.
 pub const CONTENT_TYPE: &str = "text/event-stream";
@@ -24,6 +27,12 @@ pub const HEARTBEAT: &[u8] = b":\n\n";
 
 /// The longest position: epoch, hyphen, offset.
 const POSITION_BYTES_MAX: usize = Epoch::TEXT_LEN + 1 + 20;
+
+/// Appends a whole event without an id: the client's position stays where it is.
+pub fn write_event(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
+    write_open_event(View::of(kind, payload), out);
+    write_end(out);
+}
 
 /// Appends an event up to its id. [`write_id`] ends it.
 pub(super) fn write_open_event(payload: View<'_>, out: &mut Vec<u8>) {

@@ -60,7 +60,18 @@ impl Test {
         let now = UnixTime(self.now);
         let from = self.history.behind(start, Epoch(7), now)?;
         let making = Making { topic: &self.name, epoch: Epoch(7), encoder: &Numbers, gauge: &self.gauge };
-        Some(self.history.replay(encoding, from, &making, now).unwrap().concat())
+        let runs = self.history.replay(encoding, from, &making, now).unwrap();
+        let (mut bytes, mut expected) = (Vec::new(), from.offset.0);
+        for run in runs {
+            let before = bytes.len();
+            for (offset, unit) in run.clone() {
+                expected += 1;
+                assert_eq!(offset, Offset(expected), "units have their numbers");
+                bytes.extend_from_slice(&unit);
+            }
+            assert_eq!(run.bytes(), bytes[before..], "units are all of a run");
+        }
+        Some(bytes)
     }
 }
 
@@ -121,7 +132,8 @@ fn without_memory_there_is_no_replay_and_the_past_can_be_let_go() {
     let _rest = test.gauge.charge(test.gauge.max() - test.gauge.used()).unwrap();
     let from = test.history.behind(Start::Newest(50), Epoch(7), UnixTime(test.now)).unwrap();
     let making = Making { topic: &test.name, epoch: Epoch(7), encoder: &Numbers, gauge: &test.gauge };
-    assert_eq!(test.history.replay(OTHER, from, &making, UnixTime(50)), Err(LogFull));
+    let replay = test.history.replay(OTHER, from, &making, UnixTime(50));
+    assert!(matches!(replay, Err(LogFull)), "{replay:?}");
     let full = test.gauge.used();
     while test.history.shrink() {}
     assert!(test.gauge.used() < full && test.history.is_empty());
