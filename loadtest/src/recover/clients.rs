@@ -1,6 +1,7 @@
 //! One thread of clients: they subscribe, are cut off, come back behind the last message that they had, and count.
 
 use std::io::Write;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::harness::PATIENCE;
 use crate::poller::{Handler, Opened, Poller, RECEIVE_BYTES, Ramp, Received, receive};
 use crate::stamp::Stamp;
 use crate::wire::{Opcode, Sink, Walker, append_frame, close_text};
+
+/// Connections that are cut in a row: a close takes some microseconds, and those who stay must be read meanwhile.
+const CUT_PER_TURN: usize = 64;
 
 /// One connection in this many compares every byte.
 const CHECK_EVERY: usize = 64;
@@ -69,12 +73,14 @@ pub(super) fn run(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
     };
     let mut poller = Poller::new(shared.target.clone())?;
     let mut ramp = args.common.ramp(shared.threads);
-    let (mut step, mut dialled) = (Step::Connect, 0);
+    let (mut step, mut dialled, mut cut) = (Step::Connect, 0, 0);
     while !shared.control.stopped() {
         let next = shared.step();
-        if step < Step::Cut && next >= Step::Cut {
-            crew.cut();
-            shared.cut.fetch_add(leaving as u64, Ordering::Release);
+        if next >= Step::Cut && cut < leaving {
+            let some = cut..leaving.min(cut + CUT_PER_TURN);
+            cut = some.end;
+            shared.cut.fetch_add(some.len() as u64, Ordering::Release);
+            crew.cut(some);
         }
         if step < Step::Return && next == Step::Return {
             let rate = f64::from(args.clients) / args.within.as_secs_f64().max(1e-9) / shared.threads as f64;
@@ -93,7 +99,11 @@ pub(super) fn run(shared: &Shared, thread: usize) -> Result<Outcome, Failure> {
             ramp.count();
             dialled += 1;
         }
-        let patience = if dialled < goal { Duration::from_millis(1) } else { PATIENCE };
+        let patience = match step {
+            Step::Cut if cut < leaving => Duration::ZERO,
+            _ if dialled < goal => Duration::from_millis(1),
+            _ => PATIENCE,
+        };
         poller.turn(&mut crew, patience)?;
     }
     Ok(crew.close())
@@ -180,9 +190,9 @@ impl Crew<'_> {
         self.shared.topic().request_target(&self.shared.target.url, &query)
     }
 
-    /// Cuts off all who do not stay, with a reset.
-    fn cut(&mut self) {
-        for client in self.clients.iter_mut().filter(|client| !client.stays) {
+    /// Cuts off some of those who do not stay, with a reset.
+    fn cut(&mut self, some: Range<usize>) {
+        for client in &mut self.clients[some] {
             *client = Client { begun: client.begun.take(), checked: client.checked, ..Client::default() };
         }
     }
