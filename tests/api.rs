@@ -172,9 +172,29 @@ fn a_report_says_what_has_become_of_a_message() {
     let responses = reply["responses"].as_array().expect("a list");
     assert_eq!(report(responses[0]["result"].clone()), [21, 0, 0, 0, 0]);
     assert_eq!(report(responses[1]["result"].clone()), [0; 5]);
+    // What is in no topic is nothing to report of.
+    let long = json!({"channel": "r", "data": "x".repeat(1_100_000), "report": true});
+    assert_eq!(backend.error("publish", long.clone()).0, 106);
+    let batch = json!({"commands": [{"publish": long}, {"publish": publish}]});
+    let replies = backend.call("batch", batch)["replies"].clone();
+    assert_eq!(replies[0]["error"]["code"], 106);
+    assert_eq!(report(replies[1]["publish"].clone())[0], 21);
     let key = json!({"channel": "r", "data": "z", "report": true, "idempotency_key": "k"});
     assert_eq!(report(backend.result("publish", key.clone()))[0], 21);
     assert_eq!(report(backend.result("publish", key)), [0; 5], "it was not published again");
+    assert_eq!(server.metrics().sum("assembly_bytes"), 0);
+}
+
+#[test]
+fn a_report_leaves_out_who_does_not_get_the_message() {
+    let server = server_with(|config| config.workers = 1);
+    let _excluded = Client::open(&server, "/ws/r");
+    let mut others: Vec<Client> = (0..3).map(|_| Client::open(&server, "/ws/r")).collect();
+    let mut backend = Backend::of(&server);
+    let body = json!({"channel": "r", "data": "x", "report": true, "exclude": "0-0-0"});
+    let report = backend.result("publish", body)["report"].clone();
+    assert_eq!(report, json!({"sent": 3, "behind": 0, "skipped": 0, "conflated": 0, "closed": 0}));
+    others.iter_mut().for_each(|other| assert_eq!(other.text(), "x"));
 }
 
 #[test]

@@ -76,6 +76,10 @@ impl Session for Scripted {
             "unsubscribe" => context.unsubscribe(&topic(rest)),
             "publish" => context.publish(&topic(rest), text(&words), Audience::All),
             "others" => context.publish(&topic(rest), text(&words), Audience::Others),
+            "enter" => {
+                let topic = context.subscribe(&topic(rest));
+                context.publish(&topic, text(&words), Audience::Others);
+            }
             "flood" => context.send(text(&"x".repeat(rest.parse()?))),
             "buffered" => self.report(format!("buffered {}", context.buffered_amount())),
             "state" => {
@@ -172,6 +176,26 @@ fn what_a_session_is_told() {
     client.close_frame();
     drop(client);
     reports.expect("close 4002 \"до свидания\" true");
+}
+
+/// The first subscriber of a topic has not got its place in the log when it publishes to all others.
+#[test]
+fn who_enters_and_tells_all_others_gets_what_comes_next() {
+    for workers in 1..=2 {
+        let (server, _reports) = start(&Config { workers, ..config() });
+        for round in 0..10 {
+            let mut first = Client::open(&server, "/any");
+            first.send_text(&format!("enter room{round}"));
+            let mut second = Client::open(&server, "/any");
+            second.send_text(&format!("publish room{round}"));
+            // When it has its place is not told.
+            while first.is_silent_for(Duration::from_millis(20)) {
+                second.send_text(&format!("publish room{round}"));
+            }
+            assert_eq!(first.text(), format!("publish room{round}"));
+        }
+        assert_eq!(server.metrics().reason("closed", "reset"), 0);
+    }
 }
 
 #[test]

@@ -379,7 +379,8 @@ fn who_comes_back_says_where_it_was_in_three_ways() {
     // A browser comes back to the address that it began with: what its header says is newer.
     let path = format!("/sse/kept/t?since=5&epoch={epoch}&lastEventId={epoch}-6&history=3");
     begins(Stream::back(&server, &path, &format!("{epoch}-7")), 7);
-    begins(Stream::back(&server, &path, ""), 5);
+    // An empty one says nothing.
+    begins(Stream::back(&server, &path, ""), 6);
     begins(Stream::back(&server, "/sse/kept/t", &format!("{epoch}-10")), 10);
 }
 
@@ -742,7 +743,36 @@ fn the_end_of_a_client_is_the_end_of_its_stream() {
         while stream.next().expect("the end comes").is_some() {}
     }
     server.until("both have gone", |metrics| metrics.reason("closed", "eof") == 2);
-    assert_eq!(server.metrics().sum("subscriptions"), 0);
+    server.until("with what they had", |metrics| metrics.sum("subscriptions") == 0);
+}
+
+/// Of several topics each id moves one: what is left out of a history moves none.
+#[test]
+fn what_is_left_out_of_a_history_moves_no_other_events_id() {
+    let server = TestServer::start(&keeping(10));
+    let mut backend = Client::connect(&server);
+    for (topic, data, skip) in [("a", "a1", false), ("a", "a2", false), ("a", "a3", true), ("b", "b1", false)]
+    {
+        let body =
+            json!({"channel": format!("kept/{topic}"), "data": data, "skip_history": skip}).to_string();
+        let head = format!("POST /api/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}", body.len());
+        assert_eq!(backend.request(&format!("{head}\r\n\r\n{body}")).status, 200);
+    }
+    let mut stream = Stream::open(&server, "/sse/kept/a?topic=kept/b&history=10");
+    stream.subscribed("kept/a");
+    stream.subscribed("kept/b");
+    let mut before = offsets(&stream.id);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let message = stream.message();
+        let now = offsets(&stream.id);
+        let moved: Vec<usize> = (0..2).filter(|&at| now[at] != before[at]).collect();
+        assert_eq!(moved, [usize::from(message == "b1")], "{message}: {before:?} {now:?}");
+        before = now;
+        seen.push(message);
+    }
+    seen.sort();
+    assert_eq!(seen, ["a1", "a2", "b1"]);
 }
 
 /// Whoever does not go on where it was is welcomed, behind the word of where it begins and before the past.

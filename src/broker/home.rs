@@ -81,8 +81,8 @@ pub enum Sender {
     Outside(usize),
     /// The server itself: the scheduled message of this number.
     Schedule(u64),
-    /// The server itself, which does not want to know.
-    Nobody,
+    /// The server itself: one of the messages of an announcement, of so many bytes.
+    Announcement(usize),
 }
 
 /// What became of a message.
@@ -333,7 +333,7 @@ impl Homes {
         sender: Sender,
         now: Tick,
     ) -> Published {
-        if let Some(place) = self.known(name, &delivery) {
+        if let Some(place) = self.known(name, &delivery, now) {
             self.receipted.extend(delivery.receipted(Ok(place)));
             return Published::Taken;
         }
@@ -365,9 +365,9 @@ impl Homes {
     }
 
     /// Where the message is that came with the same idempotency key before.
-    fn known(&self, name: &TopicName, delivery: &Delivery) -> Option<Place> {
+    fn known(&self, name: &TopicName, delivery: &Delivery, now: Tick) -> Option<Place> {
         let key = delivery.extras.as_ref()?.idempotency_key.as_deref()?;
-        self.keys.find(name, key)
+        self.keys.find(name, key, now)
     }
 
     /// A worker has its first subscription to a topic, or wants to hear of it again: creates the topic if
@@ -679,7 +679,7 @@ impl Homes {
         let topic = self.topic_mut(key).expect("the caller found it");
         let (name, has_history) = (topic.name.clone(), topic.history.is_some());
         // It may have been held behind the first one with its key.
-        if let Some(place) = self.known(&name, delivery) {
+        if let Some(place) = self.known(&name, delivery, now) {
             self.receipted.extend(delivery.receipted(Ok(place)));
             return Ok(());
         }
@@ -834,7 +834,7 @@ impl Homes {
             };
             let (has_room, name) = (topic.has_room(first.unit.len()), topic.name.clone());
             // One that is known already needs no room.
-            if !has_room && self.known(&name, &first.delivery).is_none() {
+            if !has_room && self.known(&name, &first.delivery, now).is_none() {
                 let topic = self.topic_mut(key).expect("still there");
                 topic.held.get_or_insert_default().messages.push_front(first);
                 self.hurry(key);

@@ -4,7 +4,7 @@
 //! back. Meanwhile its connection is not read. Calls go on by a bounded amount each turn, one after another: those whose
 //! errands are many, or touch many topics, take several.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use super::{
     connections::{Calling, Phase},
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     broker::{
         home::{Delivery, NoPage, PageRequest, Place, Published, Receipt, Sender},
-        ids::{ConnectionId, UnixTime, WorkerId},
+        ids::{ConnectionId, Tick, UnixTime, WorkerId},
         log::Unit,
         name::TopicName,
         pattern::Pattern,
@@ -42,6 +42,15 @@ use crate::{
 /// Errands begun, topics looked at and messages published for calls in a turn; a question counts as so many.
 const ACTS_PER_TURN: usize = 1024;
 const QUESTION_ACTS: usize = 256;
+/// A long message is announced to fewer topics in a turn: so many of its bytes count as one more.
+const ANNOUNCED_BYTES: usize = 4096;
+
+/// An errand's number has a call's serial number from this bit on.
+const SERIAL: u32 = 24;
+const NUMBER: u32 = (1 << SERIAL) - 1;
+
+/// So long is waited for reports: longer than any lane takes.
+const REPORTS: u32 = 2 * Tick::PER_SECOND;
 
 /// What is given of a history at once.
 const PAGE_MESSAGES_MAX: u64 = 10_000;
@@ -83,7 +92,9 @@ impl<D: Driver> Worker<D> {
         // The frames of its messages are copies.
         let bytes = 2 * body_len;
         self.hold_assembly(bytes);
-        let calling = Calling { request, plan, bytes, listed: false };
+        self.call_serial = self.call_serial.wrapping_add(1);
+        let serial = self.call_serial;
+        let calling = Calling { request, plan, bytes, listed: false, serial, reports_until: None };
         self.connections.extra(slot).calling = Some(Box::new(calling));
         self.list_call(slot);
     }
@@ -102,6 +113,12 @@ impl<D: Driver> Worker<D> {
 
     fn calling(&mut self, slot: u32) -> Option<&mut Calling> {
         self.connections.warm(slot).extra.as_mut()?.calling.as_deref_mut()
+    }
+
+    /// The call that an errand is for, if it still goes on.
+    fn calling_of(&mut self, caller: Caller) -> Option<&mut Calling> {
+        let serial = caller.number >> SERIAL;
+        self.calling(caller.connection.slot).filter(|calling| u32::from(calling.serial) == serial)
     }
 
     /// Puts a connection on the list of those whose call can go on.
@@ -125,9 +142,9 @@ impl<D: Driver> Worker<D> {
         if !self.connections.is_current(connection) {
             return;
         }
-        let Some(calling) = self.calling(connection.slot) else { return };
+        let Some(calling) = self.calling_of(caller) else { return };
         let before = calling.plan.answer_bytes();
-        calling.plan.done(number, outcome);
+        calling.plan.done(number & NUMBER, outcome);
         let grown = calling.plan.answer_bytes() - before;
         calling.bytes += grown;
         self.hold_assembly(grown);
@@ -136,8 +153,32 @@ impl<D: Driver> Worker<D> {
 
     /// So many lanes report of a message, if its publisher has asked for that.
     pub(super) fn expect_reports(&mut self, caller: Caller, reports: u16) {
-        if let Some(calling) = self.calling(caller.connection.slot) {
-            calling.plan.expect(caller.number, reports);
+        let until = self.now.after(REPORTS);
+        if let Some(calling) = self.calling_of(caller) {
+            calling.plan.expect(caller.number & NUMBER, reports);
+            if reports > 0 && calling.reports_until.replace(until).is_none() {
+                self.reporting.push(caller.connection);
+            }
+        }
+    }
+
+    /// Ten times a second: calls do not wait for ever for the reports of lanes that have gone, or whose workers stand still.
+    pub(super) fn end_reports(&mut self) {
+        for connection in std::mem::take(&mut self.reporting) {
+            let now = self.now;
+            if !self.connections.is_current(connection) {
+                continue;
+            }
+            let Some(calling) = self.calling(connection.slot) else { continue };
+            match calling.reports_until {
+                Some(until) if until <= now => {
+                    calling.reports_until = None;
+                    calling.plan.stop_waiting_for_reports();
+                    self.list_call(connection.slot);
+                }
+                Some(_) => self.reporting.push(connection),
+                None => {}
+            }
         }
     }
 
@@ -146,9 +187,10 @@ impl<D: Driver> Worker<D> {
         if self.calls.is_empty() && self.errands.is_empty() && self.assignments.is_empty() {
             return;
         }
-        let mut left = ACTS_PER_TURN;
         self.look_at_assignments();
+        let mut left = ACTS_PER_TURN;
         self.go_on_with_errands(&mut left);
+        let mut left = ACTS_PER_TURN;
         while left > 0
             && let Some(connection) = self.calls.pop_front()
         {
@@ -172,6 +214,7 @@ impl<D: Driver> Worker<D> {
             }
             let Some((number, errand)) = calling.plan.next_errand() else { break };
             *left = left.saturating_sub(if errand.is_question() { QUESTION_ACTS } else { 1 });
+            let number = number | u32::from(calling.serial) << SERIAL;
             self.begin(Caller { connection, number }, errand);
         }
         if !self.calling(slot).is_some_and(|calling| calling.plan.is_over()) {
@@ -388,7 +431,8 @@ impl<D: Driver> Worker<D> {
         {
             match self.go_on_with(&mut errand, left) {
                 Some(outcome) => self.errand_done(errand.caller, outcome),
-                None => self.errands.push_front(errand),
+                // The others have their turn.
+                None => self.errands.push_back(errand),
             }
         }
     }
@@ -403,7 +447,7 @@ impl<D: Driver> Worker<D> {
                     if *left == 0 {
                         return None;
                     }
-                    *left -= 1;
+                    *left = left.saturating_sub(1 + draft.frame.len() / ANNOUNCED_BYTES);
                     let topic = self.homes.subscribed_in(*slot).filter(|name| matches(name)).cloned();
                     *slot += 1;
                     if topic.is_some_and(|topic| self.announce(&topic, draft)) {
@@ -445,11 +489,17 @@ impl<D: Driver> Worker<D> {
         let until = Some(self.now.after(self.shared.settings.publish));
         let delivery =
             Delivery { exclude: draft.exclude, receipt: None, until, extras: draft.extras.clone() };
+        let bytes = draft.frame.len();
+        if self.shared.assemblies.load(Ordering::Relaxed) > self.shared.settings.assembly_bytes_max {
+            self.stats().messages_late.add(1);
+            return false;
+        }
         let unit = Unit::Owned(draft.frame.clone());
-        match self.homes.publish(topic, unit, delivery, Sender::Nobody, self.now) {
+        match self.homes.publish(topic, unit, delivery, Sender::Announcement(bytes), self.now) {
             Published::Taken => true,
             Published::Held => {
                 self.stats().messages_held.add(1);
+                self.hold_assembly(bytes);
                 true
             }
             Published::TooLate | Published::TooManyTopics => false,

@@ -202,6 +202,10 @@ pub struct Calling {
     pub bytes: usize,
     /// In the list of those that can go on.
     pub listed: bool,
+    /// Tells its errands from those of the connection's other calls.
+    pub serial: u8,
+    /// Reports are not waited for any longer than this.
+    pub reports_until: Option<Tick>,
 }
 
 /// Questions for some of the past that one connection may have under way; with so many it is not read.

@@ -55,7 +55,7 @@ pub enum Control {
 pub struct Caller {
     /// The connection that the call came on.
     pub connection: ConnectionId,
-    /// The call's own number for it.
+    /// The call's own number for it, below its serial number: what comes for one call is no other's.
     pub number: u32,
 }
 

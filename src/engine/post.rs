@@ -155,7 +155,7 @@ impl<D: Driver> Worker<D> {
                 Sender::Worker(worker, bytes) => self.give_credit(worker, bytes),
                 Sender::Outside(bytes) => self.orders.account.give_back(Credits { messages: 1, bytes }),
                 Sender::Schedule(number) => self.schedules.published(number),
-                Sender::Nobody => {}
+                Sender::Announcement(bytes) => self.release_assembly(bytes),
             }
         }
     }

@@ -7,7 +7,7 @@
 use super::{driver::Driver, mail::Caller, worker::Worker};
 use crate::{
     broker::{
-        home::{Receipt, ReportRequest},
+        home::{Note, Receipt, ReportRequest},
         ids::{ConnectionId, Key, Mark, Position, Tick},
     },
     session::api::{Reply, reply::Report},
@@ -79,10 +79,20 @@ impl<D: Driver> Worker<D> {
     }
 
     /// A subscription has got its place in the log: before a message that is watched, it is one of its readers.
-    pub(super) fn note_seated(&mut self, lane: u32, from: Position) {
-        let lane = self.lanes.key(lane);
+    pub(super) fn note_seated(&mut self, lane: u32, slot: u32, from: Position) {
+        let (lane, connection) = (self.lanes.key(lane), self.connections.id(slot));
         for watch in self.watches.iter_mut().filter(|watch| watch.lane == lane) {
-            watch.readers += u64::from(from < watch.end.position);
+            let is_reader = from < watch.end.position && watch.exclude != Some(connection);
+            watch.readers += u64::from(is_reader);
+        }
+    }
+
+    /// Messages of a lane that is not there any more were to be reported of.
+    pub(super) fn report_nothing(&mut self, notes: &[Note]) {
+        for note in notes {
+            if let Note::Report(ReportRequest { receipt: Receipt { connection, number }, .. }) = *note {
+                self.errand_done(Caller { connection, number }, Ok(Reply::Reported(Report::default())));
+            }
         }
     }
 
@@ -95,9 +105,12 @@ impl<D: Driver> Worker<D> {
                 self.watches.push(watch);
                 continue;
             }
+            let excluded = watch.exclude.filter(|connection| self.connections.is_current(*connection));
+            let excluded = excluded.map(|connection| connection.slot);
             if let Some(record) = self.lanes.by_key(watch.lane) {
-                let excluded = watch.exclude.map(|connection| connection.slot);
-                let entries = record.lane.swept().iter().chain(record.lane.behind());
+                // Those that are swept have what lies before the floor.
+                let swept = if floor.is_some_and(|floor| floor >= end) { &[] } else { record.lane.swept() };
+                let entries = swept.iter().chain(record.lane.behind());
                 let left = entries.filter(|entry| entry.position < end && Some(entry.connection) != excluded);
                 for entry in left {
                     *if entry.lost { &mut watch.report.skipped } else { &mut watch.report.behind } += 1;

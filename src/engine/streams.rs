@@ -142,11 +142,11 @@ impl Positions {
             let Replaying { place, run } = self.replays.front_mut()?;
             let place = *place;
             if let Some((offset, unit)) = run.next() {
-                self.pass(place, offset);
                 if unit.is_empty() {
-                    // Left out of the history: the next id says so.
+                    // Left out of the history: the topic's next id is behind it.
                     continue;
                 }
+                self.pass(place, offset);
                 id.clear();
                 self.write_id(id);
                 return Some(unit);
@@ -379,7 +379,9 @@ impl<D: Driver> Worker<D> {
             passed += 1;
         }
         self.stats().deliveries.add(deliveries);
-        for share in shares {
+        // Those whose turn has not come are the first of the next send: one busy topic does not keep the others back.
+        let begun = events.last().map_or(0, |event| event.share + 1).min(shares.len());
+        for share in shares[begun..].iter().chain(&shares[..begun]) {
             self.go_on(slot, share.subscription);
         }
         passed
@@ -396,9 +398,10 @@ impl<D: Driver> Worker<D> {
     /// What comes next of the replays of a stream whose own queue has run empty: events with their ids. So an empty queue
     /// says that all of the past has left.
     pub(super) fn refill(&mut self, slot: u32) {
-        let Some(positions) = self.connections.positions(slot).filter(|positions| positions.replays()) else {
-            return;
+        let waits = |positions: &&mut Box<Positions>| {
+            positions.replays() || positions.places.iter().any(|place| place.skipped > 0)
         };
+        let Some(positions) = self.connections.positions(slot).filter(waits) else { return };
         let mut outgoing = Outgoing::default();
         let mut id = Vec::new();
         while outgoing.len() < REPLAY_BYTES

@@ -180,7 +180,11 @@ impl<D: Driver> Worker<D> {
     /// Learns how far a log may be read.
     pub(super) fn apply_head(&mut self, news: Head) {
         let index = news.lane.index;
-        let Some(record) = self.lanes.by_key(news.lane) else { return };
+        let Some(record) = self.lanes.by_key(news.lane) else {
+            // The lane has gone meanwhile: nobody got what is asked about.
+            self.report_nothing(&news.notes);
+            return;
+        };
         record.active_at = self.now;
         record.epoch = news.epoch;
         if record.topic.is_none() {
@@ -188,15 +192,16 @@ impl<D: Driver> Worker<D> {
             record.begin(news.from);
             record.lane.view.apply(news.head, news.extents);
             let waiting = record.waiting.clone();
+            // Who is seated at this head has none of what they are about before it.
+            for note in news.notes {
+                self.note_message(index, note);
+            }
             self.floors.push(index);
             for subscription in waiting {
                 // Who wants some of the past waits for the answer to that.
                 if !self.lanes.is_recovering(subscription) {
                     self.placed(subscription);
                 }
-            }
-            for note in news.notes {
-                self.note_message(index, note);
             }
             self.allow_if_due(index);
             self.list_dirty(index);
@@ -269,7 +274,7 @@ impl<D: Driver> Worker<D> {
         let subscribed = Subscribed { topic: name, epoch, offset: behind, recovered };
         self.lanes.seat_behind(subscription, head);
         if !self.watches.is_empty() {
-            self.note_seated(lane.index, head.position);
+            self.note_seated(lane.index, slot, head.position);
         }
         let opening = self.connections.phase(slot) == Phase::Opening;
         self.with_session(slot, |session, context| session.subscribed(context, &subscribed));

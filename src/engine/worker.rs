@@ -123,6 +123,10 @@ pub struct Worker<D: Driver> {
     pub(super) assignments: Vec<Assigned>,
     /// Messages that their publishers want reports of.
     pub(super) watches: Vec<Watch>,
+    /// Connections whose calls wait for reports.
+    pub(super) reporting: Vec<ConnectionId>,
+    /// The last call's.
+    pub(super) call_serial: u8,
     /// Messages of topics whose home is here that wait for their time.
     pub(super) schedules: Schedules,
     pub(super) acceptable: bool,
@@ -192,6 +196,8 @@ impl<D: Driver> Worker<D> {
             errands: VecDeque::new(),
             assignments: Vec::new(),
             watches: Vec::new(),
+            reporting: Vec::new(),
+            call_serial: 0,
             schedules,
             acceptable: true,
             accept_after: Tick(0),
@@ -393,6 +399,7 @@ impl<D: Driver> Worker<D> {
         self.due = due;
         self.homes.tick(self.now);
         self.drop_late();
+        self.end_reports();
         self.quieten_lanes();
         self.relieve_logs();
         self.high_water.note(self.pieces());

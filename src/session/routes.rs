@@ -259,18 +259,21 @@ fn topics(request: &Request, rest: Option<&str>) -> Result<Vec<TopicName>, Refus
     }
     for (_, name) in request.query_pairs().filter(|(key, _)| key == "topic") {
         let topic = TopicName::parse(&name)?;
-        if !topics.contains(&topic) {
+        // Who names more than any connection may have is refused for that, and needs no order among them.
+        if topics.len() > TOPICS_COMPARED || !topics.contains(&topic) {
             topics.push(topic);
         }
     }
     Ok(topics)
 }
 
+/// Names of a request that are looked at for doubles.
+const TOPICS_COMPARED: usize = 256;
+
 /// What a client of an event stream has seen last: as browsers say it, or as scripts do that can't set headers.
 fn last_event_id(request: &Request) -> Option<String> {
-    let id =
-        request.header("last-event-id").map(str::to_owned).or_else(|| request.query_value("lastEventId"));
-    id.filter(|id| !id.is_empty())
+    let id = request.header("last-event-id").filter(|id| !id.is_empty()).map(str::to_owned);
+    id.or_else(|| request.query_value("lastEventId")).filter(|id| !id.is_empty())
 }
 
 /// Whether events are among what a client takes (RFC 9110 section 12.5.1). Preferences do not count: there is nothing

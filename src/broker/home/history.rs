@@ -92,6 +92,8 @@ impl Noted {
 struct NotedMessage {
     offset: Offset,
     noted: Noted,
+    /// How many were left out so far, with this one.
+    left_out: u64,
     _charge: Charge,
 }
 
@@ -184,8 +186,9 @@ pub(super) struct History {
     replays: Vec<Replays>,
     /// Of the messages that are kept: those with tags, and those that are left out.
     noted: VecDeque<NotedMessage>,
-    /// How many of these are left out.
+    /// How many of these are left out, and how many ever were.
     left_out: u64,
+    ever_left_out: u64,
     /// Nothing before is kept: it was asked to forget.
     forgotten: Offset,
 }
@@ -207,6 +210,7 @@ impl History {
             replays: Vec::new(),
             noted: VecDeque::new(),
             left_out: 0,
+            ever_left_out: 0,
             forgotten: head.offset,
         }
     }
@@ -221,7 +225,9 @@ impl History {
     /// Notes what is to be known of the newest message.
     pub(super) fn note_message(&mut self, offset: Offset, noted: Noted, charge: Charge) {
         self.left_out += u64::from(noted.is_left_out);
-        self.noted.push_back(NotedMessage { offset, noted, _charge: charge });
+        self.ever_left_out += u64::from(noted.is_left_out);
+        let left_out = self.ever_left_out;
+        self.noted.push_back(NotedMessage { offset, noted, left_out, _charge: charge });
     }
 
     /// Forgets all that it has.
@@ -296,17 +302,17 @@ impl History {
 
     /// The place before so many of the newest messages, those that are left out not counted.
     fn newest(&self, messages: u64) -> Offset {
-        let mut behind = self.kept.head().offset.0.saturating_sub(messages);
-        if self.left_out > 0 {
-            let left_out = self.noted.iter().rev().filter(|message| message.noted.is_left_out);
-            for message in left_out.take_while(|message| message.offset.0 > 0) {
-                if message.offset.0 <= behind {
-                    break;
-                }
-                behind = behind.saturating_sub(1);
-            }
-        }
-        Offset(behind)
+        let head = self.kept.head().offset;
+        let found_behind = |message: &NotedMessage| {
+            head.since(message.offset) - (self.ever_left_out - message.left_out) >= messages
+        };
+        // Between two that are noted none is left out.
+        let before = self.noted.partition_point(found_behind);
+        let left_out = match before.checked_sub(1) {
+            Some(last) => self.ever_left_out - self.noted[last].left_out,
+            None => self.left_out,
+        };
+        Offset(head.0.saturating_sub(messages.saturating_add(left_out)))
     }
 
     /// Lets go of segments of which nothing is kept any more.

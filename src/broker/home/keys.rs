@@ -15,7 +15,7 @@ type Key = (TopicName, Box<str>);
 
 /// Where the messages of the last keys are. Where there are too many keys the oldest go first.
 pub(super) struct Keys {
-    places: HashMap<Arc<Key>, Place, FixedState>,
+    places: HashMap<Arc<Key>, (Tick, Place), FixedState>,
     /// Oldest first.
     order: VecDeque<(Tick, Arc<Key>)>,
     max: usize,
@@ -29,11 +29,13 @@ impl Keys {
     }
 
     /// The message that came with this key before.
-    pub(super) fn find(&self, topic: &TopicName, key: &str) -> Option<Place> {
+    pub(super) fn find(&self, topic: &TopicName, key: &str, now: Tick) -> Option<Place> {
         if self.places.is_empty() {
             return None;
         }
-        self.places.get(&(topic.clone(), Box::from(key))).copied()
+        // A worker with nothing to do does not tick.
+        let found = self.places.get(&(topic.clone(), Box::from(key)));
+        found.filter(|(since, _)| now.since(*since) < self.ticks).map(|(_, place)| *place)
     }
 
     /// Remembers a message that was published now.
@@ -45,7 +47,7 @@ impl Keys {
             self.forget_oldest();
         }
         let key = Arc::new((topic, key));
-        self.places.insert(Arc::clone(&key), place);
+        self.places.insert(Arc::clone(&key), (now, place));
         self.order.push_back((now, key));
     }
 
@@ -61,7 +63,9 @@ impl Keys {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, key)) = self.order.pop_front() {
+        if let Some((since, key)) = self.order.pop_front()
+            && self.places.get(&key).is_some_and(|(at, _)| *at == since)
+        {
             self.places.remove(&key);
         }
     }
@@ -80,14 +84,19 @@ mod tests {
     fn keys_are_a_topics_own_and_grow_old() {
         let (a, b) = (TopicName::parse("a").unwrap(), TopicName::parse("b").unwrap());
         let mut keys = Keys::new(2, 10, 1);
-        assert_eq!(keys.find(&a, "k"), None);
+        assert_eq!(keys.find(&a, "k", Tick(7)), None);
         keys.remember(a.clone(), "k".into(), place(1), Tick(5));
-        assert_eq!((keys.find(&a, "k"), keys.find(&b, "k")), (Some(place(1)), None));
+        assert_eq!((keys.find(&a, "k", Tick(7)), keys.find(&b, "k", Tick(7))), (Some(place(1)), None));
         keys.remember(b.clone(), "k".into(), place(2), Tick(6));
         keys.remember(b.clone(), "l".into(), place(3), Tick(7));
-        assert_eq!((keys.find(&a, "k"), keys.find(&b, "k")), (None, Some(place(2))), "two at most");
+        assert_eq!(
+            (keys.find(&a, "k", Tick(7)), keys.find(&b, "k", Tick(7))),
+            (None, Some(place(2))),
+            "two at most"
+        );
+        assert_eq!(keys.find(&b, "k", Tick(16)), None, "too old");
         keys.tick(Tick(16));
-        assert_eq!((keys.find(&b, "k"), keys.find(&b, "l")), (None, Some(place(3))));
+        assert_eq!((keys.find(&b, "k", Tick(7)), keys.find(&b, "l", Tick(7))), (None, Some(place(3))));
         keys.tick(Tick(17));
         assert_eq!((keys.places.len(), keys.order.capacity()), (0, 0));
     }

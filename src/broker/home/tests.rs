@@ -485,7 +485,7 @@ fn asking(number: u32, until: Option<u32>, extras: Extras) -> Delivery {
 }
 
 fn publish_asking(homes: &mut Homes, text: &[u8], delivery: Delivery, at: u32) -> Published {
-    homes.publish(&name("t"), Unit::Borrowed(text), delivery, Sender::Nobody, Tick(at))
+    homes.publish(&name("t"), Unit::Borrowed(text), delivery, Sender::Announcement(0), Tick(at))
 }
 
 /// Numbers of messages and the offsets that they have got.

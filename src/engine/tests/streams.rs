@@ -180,6 +180,31 @@ fn a_burst_is_sent_in_turns() {
     }
 }
 
+/// A topic with more than a send takes, always, does not keep the others from their turn.
+#[test]
+fn a_busy_topic_does_not_starve_the_others() {
+    for personality in BOTH {
+        let config = Config { lag_messages_max: 100_000, lag_bytes_max: 64 << 20, ..Config::default() };
+        let mut test = Test::new(personality, &config);
+        let (client, _) = test.stream("/sse?topic=t0&topic=t1");
+        let mut all = Vec::new();
+        let mut waited = 0;
+        for turn in 0..50 {
+            for _ in 0..300 {
+                test.publish_to("t0", "busy", None);
+            }
+            if turn == 10 {
+                test.publish_to("t1", "quiet", None);
+            }
+            test.ticks(1);
+            all.extend(test.read(client, LARGE));
+            let has_come = parsed(&all).0.iter().any(|block| block.data.iter().any(|line| line == "quiet"));
+            waited += usize::from(turn >= 10 && !has_come);
+        }
+        assert!(waited <= 3, "{personality:?}: {waited} turns");
+    }
+}
+
 #[test]
 fn what_is_left_out_leaves_ids_right() {
     for personality in BOTH {

@@ -306,8 +306,22 @@ impl Plan {
         if let Some(answer) = self.answers.get_mut(number as usize)
             && answer.missing > UNTOLD / 2
         {
-            answer.missing = answer.missing - UNTOLD + u32::from(reports);
+            // Some may have come already.
+            answer.missing = answer.missing + u32::from(reports) - UNTOLD;
             answer.outcome.get_or_insert(Ok(Reply::Reported(Report::default())));
+        }
+    }
+
+    /// Reports that have not come are not waited for any longer.
+    pub fn stop_waiting_for_reports(&mut self) {
+        for answer in &mut self.answers {
+            let is_published =
+                matches!(answer.outcome, Some(Ok(Reply::Published(Published { report: Some(_), .. }))));
+            if is_published && answer.missing > 0 {
+                answer.missing = 0;
+                self.open -= 1;
+                self.open_bytes -= answer.bytes;
+            }
         }
     }
 
@@ -316,6 +330,10 @@ impl Plan {
         let Some(answer) = self.answers.get_mut(number as usize).filter(|answer| answer.missing > 0) else {
             return;
         };
+        if outcome.is_err() && answer.missing > UNTOLD / 2 {
+            // Nobody reports of a message that is in no topic.
+            answer.missing = 1;
+        }
         answer.missing -= 1;
         if answer.missing == 0 {
             self.open -= 1;
