@@ -75,7 +75,7 @@ pub enum NameError {
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NameError::Empty => write!(f, "the topic name is empty: connect to /ws/TOPIC"),
+            NameError::Empty => write!(f, "the topic name is empty: name one, as in /ws/TOPIC or /sse/TOPIC"),
             NameError::TooLong { bytes } => {
                 write!(f, "the topic name has {bytes} bytes: at most {NAME_BYTES_MAX} are allowed")
             }

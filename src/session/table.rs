@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// A request for a WebSocket, as the hook of `Builder::accept` sees it.
+/// A request for a WebSocket, or for an event stream of the server's own routes, as the hook of `Builder::accept` sees it.
 ///
 /// ```
 /// use stentor::session::{AcceptRequest, Refusal};
