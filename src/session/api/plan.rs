@@ -477,7 +477,8 @@ impl Plan {
         topics: Vec<Result<TopicName, ApiError>>,
         message: Publication,
     ) -> Result<(), ApiError> {
-        if topics.len() > CHANNELS_MAX {
+        // Those of all commands of a batch together.
+        if self.answers.len() + topics.len() > CHANNELS_MAX {
             return Err(ApiError::TOO_MANY_RECIPIENTS);
         }
         let delay = message.delay;
@@ -709,6 +710,24 @@ mod tests {
         assert_eq!(numbers(&mut one), [0], "one of any size");
         one.done(0, at(1));
         assert_eq!(numbers(&mut one), [1]);
+    }
+
+    #[test]
+    fn lists_have_a_bound_together() {
+        let list = |topics: usize| {
+            let topics = vec!["\"t\""; topics].join(",");
+            format!(r#"{{"broadcast":{{"channels":[{topics}],"data":1}}}}"#)
+        };
+        let commands = [list(60_000), list(50_000), list(40_000)].join(",");
+        let mut plan = plan(Method::Batch, &format!(r#"{{"commands":[{commands}]}}"#));
+        while let Some((number, _)) = plan.next_errand() {
+            plan.done(number, at(1));
+        }
+        let replies = answer(plan)["replies"].clone();
+        let answered = |at: usize| replies[at]["broadcast"]["responses"].as_array().map(Vec::len);
+        assert_eq!((answered(0), answered(1)), (Some(60_000), None));
+        assert_eq!(replies[1]["error"]["code"], 106);
+        assert_eq!(replies[2]["error"]["code"], 106, "60,000 and one error are answered already");
     }
 
     #[test]
