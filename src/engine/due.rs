@@ -86,17 +86,19 @@ impl<D: Driver> Worker<D> {
             // It waits for us.
             return Some(handshake);
         }
-        if self.connections.hot(slot).is(Flag::Blocked) {
-            // It has not taken the last answer yet.
-            return self.look_at_blocked(slot);
-        }
+        // Whoever takes an answer that is longer than its socket's buffer has all its time again with each part.
+        let took_at = if self.connections.hot(slot).is(Flag::Blocked) {
+            self.connections.warm(slot).progress_at
+        } else {
+            Tick::default()
+        };
         let warm = self.connections.warm(slot);
         let extra = warm.extra.as_ref();
         // A body is as long as a message, and has as long.
         let in_body = extra.is_some_and(|extra| extra.collecting.is_some());
         let begun = in_body || extra.is_some_and(|extra| !extra.head.is_empty());
         let (since, limit) = if in_body { (warm.began_at, message) } else { (warm.received_at, handshake) };
-        let passed = self.now.since(since);
+        let passed = self.now.since(since.max(took_at));
         if passed < limit {
             return Some(limit - passed);
         }
@@ -121,7 +123,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Ticks until a socket that refuses bytes has refused them for too long. `None`: it has, and the connection was ended.
-    pub(super) fn look_at_blocked(&mut self, slot: u32) -> Option<u32> {
+    fn look_at_blocked(&mut self, slot: u32) -> Option<u32> {
         let since = self.connections.warm(slot).progress_at;
         let left = self.shared.settings.write.saturating_sub(self.now.since(since));
         if left == 0 {
