@@ -306,6 +306,7 @@ fn the_newest_head_arrives_last() {
             head: Mark { position: Position::START, offset: Offset(offset) },
             extents: smallvec::SmallVec::new(),
             notes: Vec::new(),
+            hurried: false,
         };
         let sender = {
             let world = Arc::clone(&world);
