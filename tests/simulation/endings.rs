@@ -29,7 +29,7 @@ impl World {
     /// Runs until nothing happens any more and `quiet` has passed so.
     pub fn settle(&mut self, quiet: Duration) -> Result<(), String> {
         let mut quiet_since = self.net.now();
-        for _ in 0..200_000 {
+        for _ in 0..1_000_000 {
             self.step += 1;
             let now = self.net.now();
             for number in 0..self.clients.len() {
