@@ -139,7 +139,7 @@ fn a_key_is_asked_for() {
 
 #[test]
 fn a_wrong_key_ten_thousand_times() {
-    let server = TestServer::start(&with_keys());
+    let server = TestServer::start(&Config { max_wrong_keys: 10_000, ..with_keys() });
     let mut neighbour = Neighbour::open(&server);
     let clients: Vec<_> = (0..4)
         .map(|thread| {
@@ -164,6 +164,29 @@ fn a_wrong_key_ten_thousand_times() {
     assert_eq!(server.metrics().reason("refused", "api_key"), 10_000);
     let key = format!("X-API-Key: {KEY}\r\n");
     assert_eq!(Client::connect(&server).request(&post_with("publish", &key, "{}")).status, 200);
+}
+
+#[test]
+fn who_guesses_is_told_to_wait_and_locks_nobody_out() {
+    let server = TestServer::start(&Config { max_wrong_keys: 3, ..with_keys() });
+    let mut neighbour = Neighbour::open(&server);
+    let ask = |lines: &str| Client::connect(&server).request(&post_with("info", lines, "{}"));
+    let right = format!("X-API-Key: {KEY}\r\n");
+    for lines in ["X-API-Key: wrong-0123456789\r\n", "", "X-API-Key: wrong-9876543210\r\n"] {
+        assert_eq!(ask(lines).status, 401);
+        assert_eq!(ask(&right).status, 200);
+    }
+    for _ in 0..5 {
+        let response = ask("X-API-Key: wrong-0123456789\r\n");
+        assert_eq!((response.status, response.header("retry-after")), (429, "60"), "{response:?}");
+        assert!(response.body.contains("--max-wrong-keys"));
+        assert_eq!(ask(&right).status, 200, "a right key is taken");
+    }
+    neighbour.unhurt_by("guesses");
+    let metrics = server.metrics();
+    let refused =
+        ["api_key", "api_key_missing", "api_keys_guessed"].map(|reason| metrics.reason("refused", reason));
+    assert_eq!(refused, [2, 1, 5]);
 }
 
 #[test]

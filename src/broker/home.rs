@@ -433,7 +433,7 @@ impl Homes {
     /// # Errors
     /// See [`NoPage`].
     pub fn page(
-        &mut self,
+        &self,
         name: &TopicName,
         request: &PageRequest,
         visit: impl FnMut(Offset, &[u8], Option<&str>) -> bool,

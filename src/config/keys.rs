@@ -50,6 +50,7 @@ pub static ALL: &[&dyn Entry] = &[
     &MAX_HEAD_BYTES,
     &MAX_BODY_BYTES,
     &MAX_IDEMPOTENCY_KEYS,
+    &MAX_WRONG_KEYS,
     &MAX_SCHEDULES,
     &SCHEDULE_BYTES_MAX,
     &HANDSHAKE_TIMEOUT,
@@ -525,6 +526,24 @@ pub static MAX_IDEMPOTENCY_KEYS: Key<Counts<usize>> = Key {
     },
     kind: Counts { from: 0, to: 10_000_000, unit: "keys" },
     field: |config| vec![config.max_idempotency_keys],
+};
+
+/// `--max-wrong-keys`
+pub static MAX_WRONG_KEYS: Key<Counts<u32>> = Key {
+    about: About {
+        name: "max-wrong-keys",
+        group: Group::Limits,
+        default: &["100"],
+        means: "",
+        repeats: false,
+        brief: "requests to the API without a right key, from one address in a minute",
+        effect: "Further ones are answered with 429 and `Retry-After` instead of 401. Right keys are taken from that address as \
+                 before. Of an IPv6 address its /64 counts.",
+        reason: "A backend with an old key shows in the counters, and one that tries again without a pause is told to wait.",
+        memory: "10,000 addresses of some 50 bytes.",
+    },
+    kind: Counts { from: 1, to: 1_000_000_000, unit: "requests" },
+    field: |config| vec![config.max_wrong_keys],
 };
 
 /// `--max-schedules`

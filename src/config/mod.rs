@@ -128,6 +128,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// Idempotency keys that each worker remembers.
     pub max_idempotency_keys: usize,
+    /// Requests to the API without a right key, from one address in a minute.
+    pub max_wrong_keys: u32,
     /// Schedules on each worker.
     pub max_schedules: usize,
     /// Bytes of all messages that wait for their time.
@@ -220,6 +222,7 @@ impl Config {
             max_head_bytes: given.one(&keys::MAX_HEAD_BYTES)?,
             max_body_bytes: given.one(&keys::MAX_BODY_BYTES)?,
             max_idempotency_keys: given.one(&keys::MAX_IDEMPOTENCY_KEYS)?,
+            max_wrong_keys: given.one(&keys::MAX_WRONG_KEYS)?,
             max_schedules: given.one(&keys::MAX_SCHEDULES)?,
             schedule_bytes_max: given.one(&keys::SCHEDULE_BYTES_MAX)?,
             handshake_timeout: given.one(&keys::HANDSHAKE_TIMEOUT)?,

@@ -39,7 +39,8 @@ use crate::{
     },
 };
 
-/// Errands begun, topics looked at and messages published for calls in a turn; a question counts as so many.
+/// Errands begun for calls, and topics looked at and messages published for their errands, as many of each at a time: twice in a
+/// turn. A question counts as so many.
 const ACTS_PER_TURN: usize = 1024;
 const QUESTION_ACTS: usize = 256;
 /// A long message is announced to fewer topics in a turn: so many of its bytes count as one more.

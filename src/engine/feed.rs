@@ -8,11 +8,13 @@ use super::{
     connections::{Collecting, Flag, Phase, Transport},
     driver::Driver,
     farewell::Why,
+    guesses,
     outgoing::Outgoing,
     stats::Family,
     worker::Worker,
 };
 use crate::{
+    broker::ids::Tick,
     protocol::{
         http::{BodyReader, CONTINUE, Method, Refusal, Request, Response, Version, parse_request},
         ws::{CloseCode, Event, Inbox, OpCode, ProtocolError, Reader, control_frame},
@@ -256,7 +258,10 @@ impl<D: Driver> Worker<D> {
                 let close = !self.goes_on(&request) || request.has_body();
                 self.answer(slot, &response, Some(&request), close);
             }
-            Route::Refuse(refusal) => self.refuse(slot, refusal, Some(&request)),
+            Route::Refuse(refusal) => {
+                let refusal = if refusal.status == 401 { self.unauthorized(slot, refusal) } else { refusal };
+                self.refuse(slot, refusal, Some(&request));
+            }
             Route::Upgrade { session, response, subprotocol } => {
                 let handshake = Handshake { request: &request, address, subprotocol: subprotocol.as_deref() };
                 self.open(slot, session, Transport::WebSocket, &response, &handshake);
@@ -276,6 +281,16 @@ impl<D: Driver> Worker<D> {
                 Err(refusal) => self.refuse(slot, refusal, Some(&request)),
             },
         }
+    }
+
+    /// Whoever has no key, time and again, is told to wait.
+    fn unauthorized(&self, slot: u32, refusal: Refusal) -> Refusal {
+        if self.shared.guesses.bears(self.connections.address(slot), self.now) {
+            return refusal;
+        }
+        let hint = "too many requests without a right key from this address: see --max-wrong-keys";
+        Refusal::new(429, "api_keys_guessed", hint)
+            .with_header("Retry-After", (guesses::WINDOW / Tick::PER_SECOND).to_string())
     }
 
     fn router_panicked(&self) -> Refusal {

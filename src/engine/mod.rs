@@ -43,6 +43,7 @@ mod farewell;
 mod feed;
 mod flush;
 mod gather;
+mod guesses;
 mod interval;
 mod lanes;
 mod letterbox;

@@ -14,7 +14,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{driver::Wake, mailboxes::Post, stats::Stats, trim::Trimmer};
+use super::{driver::Wake, guesses::Guesses, mailboxes::Post, stats::Stats, trim::Trimmer};
 use crate::{
     broker::{
         encoding::SharedEncoder,
@@ -53,6 +53,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// The same per address.
     pub connections_per_address_max: usize,
+    /// Wrong keys of the server API from one address in a minute.
+    pub wrong_keys_max: u32,
     /// Connections accepted in a tick.
     pub accepts_per_tick: usize,
     /// Requests under way to one other worker.
@@ -116,6 +118,7 @@ impl Settings {
             reply_bytes_max: config.reply_bytes_max,
             connections_max,
             connections_per_address_max: config.max_connections_per_ip.unwrap_or(usize::MAX),
+            wrong_keys_max: config.max_wrong_keys,
             accepts_per_tick: config.accepts_per_tick,
             mail_len_max: config.mail_len_max,
             handshake: Tick::span(config.handshake_timeout),
@@ -164,6 +167,7 @@ pub struct Shared<S> {
     /// Connections of each worker, those on their way to it included.
     pub(super) connections: Vec<AtomicUsize>,
     pub(super) addresses: Addresses,
+    pub(super) guesses: Guesses,
     /// The heap is the process's.
     pub(super) trimmer: Arc<Trimmer>,
     draining: AtomicBool,
@@ -182,6 +186,7 @@ impl<S> Shared<S> {
         Shared {
             connections: wakes.iter().map(|_| AtomicUsize::new(0)).collect(),
             addresses: Addresses::new(settings.connections_per_address_max),
+            guesses: Guesses::new(settings.wrong_keys_max),
             post: Post::new(wakes, settings.mail_len_max),
             trimmer: Arc::default(),
             schedules: Gauge::new(settings.schedule_bytes_max),
@@ -290,7 +295,7 @@ impl Addresses {
 }
 
 /// What counts as one address.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
