@@ -9,6 +9,8 @@
 //! | `feed` | HTTP requests and WebSocket frames, feeding sessions |
 //! | `commands` | what sessions ask for |
 //! | `api` | what backends ask for |
+//! | `reports` | what has become of a message, for publishers that want to know |
+//! | `guesses` | wrong keys, by address |
 //! | `subscribe`, `lanes` | subscriptions and their hand-over to the log |
 //! | `sweep` | the ring sweep; **backpressure**: what a refused send leads to |
 //! | `gather` | connections with several topics: what is new leaves in one send |
